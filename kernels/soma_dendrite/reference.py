@@ -1,0 +1,245 @@
+"""The reference: plain torch, the oracle of every other provider.
+
+:func:`step` is the equations of :mod:`.contract`, line for line, differentiable by autograd; :func:`run` loops it over
+time. :class:`TorchProvider` is the same pair with a backward pass written out by hand, so that it saves nothing but its
+inputs; it also serves as the fallback on any device.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import torch
+from torch import Tensor
+
+from ..activations import ACTIVATIONS
+from ..surrogates import Surrogate, derivative, spike
+from .contract import Gradients, Inputs, Outputs, Settings, dimensions, state_dtype
+
+__all__ = ["TorchProvider", "provider", "run", "step"]
+
+SpikeFunction = Callable[[Tensor], Tensor]
+
+
+def _like(parameter: Tensor, state: Tensor) -> Tensor:
+    """``[C or 1, ...]`` -> broadcastable against ``[N, C, ..., *]``."""
+    return parameter.reshape(1, *parameter.shape, *[1] * (state.dim() - 1 - parameter.dim()))
+
+
+def polynomial(u: Tensor, theta: Tensor) -> Tensor:
+    """Horner's scheme for ``sum_i theta_i u^i``; ``theta [C or 1, K + 1]``."""
+    value = _like(theta[:, -1], u).expand_as(u)
+    for i in range(theta.shape[1] - 2, -1, -1):
+        value = value * u + _like(theta[:, i], u)
+    return value
+
+
+def _polynomial_derivative(u: Tensor, theta: Tensor) -> Tensor:
+    if theta.shape[1] == 1:
+        return torch.zeros_like(u)
+    factors = torch.arange(1, theta.shape[1], dtype=theta.dtype, device=theta.device)
+    return polynomial(u, theta[:, 1:] * factors)
+
+
+def _branches(x: Tensor, settings: Settings) -> Tensor:
+    """One step's input ``[N, Cx, *]`` as ``[N, C, B or 1, *]``."""
+    fan = settings.branches if settings.wiring == "fold" else 1
+    return x.reshape(x.shape[0], x.shape[1] // fan, fan, *x.shape[2:])
+
+
+def _heaviside(x: Tensor, settings: Settings) -> Tensor:
+    return (x > 0 if settings.strict else x >= 0).to(x.dtype)
+
+
+def _dendrite(x: Tensor, v: Tensor | None, p: Inputs, settings: Settings) -> tuple[Tensor, Tensor | None]:
+    """Somatic drive ``y [N, C, *]`` and the new branch potentials, from one step's input in the state dtype."""
+    x = _branches(x, settings)
+    summed = x.sum(2)
+    y = _like(p.direct, summed) * summed
+    if settings.branches == 0:
+        return y, None
+    drive = x if p.gain is None else _like(p.gain, v) * x
+    drive = drive if p.offset is None else drive + _like(p.offset, v)
+    v = _like(p.alpha, v) * v + drive
+    return y + (_like(p.strength, v) * ACTIVATIONS[settings.activation].value(v)).sum(2), v
+
+
+def step(
+    x: Tensor,
+    u: Tensor,
+    v: Tensor | None,
+    fired: Tensor | None,
+    p: Inputs,
+    settings: Settings,
+    spike_function: SpikeFunction | None = None,
+) -> tuple[Tensor, Tensor, Tensor | None, Tensor | None]:
+    """One time step: ``x [N, Cx, *]`` in the state dtype -> spikes, u, v, fired. Differentiable by autograd.
+
+    ``spike_function`` replaces the table's surrogate by any function of ``h - threshold``.
+    """
+    fire = spike_function or (
+        lambda d: spike(d, Surrogate(settings.surrogate, settings.surrogate_a, settings.surrogate_b), settings.strict)
+    )
+    y, v = _dendrite(x, v, p, settings)
+    threshold = _like(p.threshold, u)
+    soft, hard = settings.reset == "soft", settings.reset == "hard"
+    r = _heaviside((u - threshold).detach(), settings) if settings.timing != "at_once" and (soft or hard) else None
+    if r is not None and hard:
+        u = (1 - r) * u + r * settings.v_reset
+    h = polynomial(u.clamp(settings.clamp_low, settings.clamp_high), p.theta) + y
+    if r is not None and soft:
+        h = h - r * threshold
+    s = fire(h - threshold).to(h.dtype)
+    if settings.fire_once:
+        s = s * (1 - fired)
+        fired = torch.maximum(fired, s.detach())
+    u = h
+    if settings.timing != "next_step" and (soft or hard):
+        reset = s.detach() if settings.detach else s
+        reset = reset if r is None else reset - r
+        u = h - reset * threshold if soft else (1 - reset) * h + reset * settings.v_reset
+    return s, u, v, fired
+
+
+def run(inputs: Inputs, settings: Settings, spike_function: SpikeFunction | None = None) -> Outputs:
+    """The whole sequence by looping :func:`step`; autograd differentiates it. Shapes as in :mod:`.contract`."""
+    dimensions(inputs.x, settings)
+    dtype = state_dtype(inputs.x.dtype)
+    u, v, fired = inputs.u, inputs.v, inputs.fired
+    spikes, trace = [], []
+    for x in inputs.x:
+        s, u, v, fired = step(x.to(dtype), u, v, fired, inputs, settings, spike_function)
+        spikes.append(s.to(inputs.x.dtype))
+        if settings.record:
+            trace.append(u)
+    return Outputs(torch.stack(spikes), u, v, fired, torch.stack(trace) if settings.record else None)
+
+
+def _sum_like(value: Tensor, parameter: Tensor) -> Tensor:
+    """Sum ``[N, C, ..., *]`` to a parameter's shape ``[C or 1, ...]``."""
+    keep = 1 + parameter.dim()
+    value = value.flatten(keep).sum(-1) if value.dim() > keep else value
+    value = value.sum(0)
+    return value.sum(0, keepdim=True) if parameter.shape[0] == 1 else value
+
+
+class TorchProvider:
+    """Forward by the reference loop, backward by hand; runs on every device torch runs on.
+
+    Backward recomputes the states in segments of about ``sqrt(T)`` steps, so that it holds ``O(sqrt(T))`` states at a time.
+    """
+
+    name = "torch"
+
+    def why_not(self, device: torch.device, dtype: torch.dtype, settings: Settings) -> str | None:
+        return None
+
+    @torch.no_grad()
+    def forward(self, inputs: Inputs, settings: Settings) -> Outputs:
+        return run(inputs, settings)
+
+    @torch.no_grad()
+    def backward(
+        self,
+        inputs: Inputs,
+        settings: Settings,
+        spikes: Tensor,
+        u: Tensor | None,
+        v: Tensor | None,
+        u_sequence: Tensor | None,
+    ) -> Gradients:
+        t_steps = dimensions(inputs.x, settings)[0]
+        dtype = state_dtype(inputs.x.dtype)
+        length = max(16, int(t_steps**0.5))
+        starts, states = [], (inputs.u, inputs.v, inputs.fired)
+        for t in range(t_steps):
+            if t % length == 0:
+                starts.append(states)
+            if t < t_steps - length:  # the last segment is recomputed anyway
+                states = step(inputs.x[t].to(dtype), *states, inputs, settings)[1:]
+        parameters = ("alpha", "gain", "offset", "strength", "direct", "theta", "threshold")
+        sums = {
+            name: None if getattr(inputs, name) is None else torch.zeros_like(getattr(inputs, name), dtype=dtype)
+            for name in parameters
+        }
+        gx = torch.empty_like(inputs.x)
+        gu = torch.zeros_like(inputs.u) if u is None else u.to(dtype)
+        gv = v if v is not None or inputs.v is None else torch.zeros_like(inputs.v)
+        for segment in range(len(starts) - 1, -1, -1):
+            trail, states = [], starts[segment]
+            begin, end = segment * length, min(t_steps, (segment + 1) * length)
+            for t in range(begin, end):
+                trail.append(states)
+                states = step(inputs.x[t].to(dtype), *states, inputs, settings)[1:]
+            for t in range(end - 1, begin - 1, -1):
+                if u_sequence is not None:
+                    gu = gu + u_sequence[t]
+                gx_t, gu, gv = _step_backward(
+                    inputs.x[t].to(dtype), *trail[t - begin], inputs, settings, spikes[t].to(dtype), gu, gv, sums
+                )
+                gx[t] = gx_t.reshape(gx[t].shape).to(gx.dtype)
+        return Gradients(gx, gu, gv, **sums)
+
+
+def _step_backward(x, u, v, fired, p: Inputs, settings: Settings, gs, gu, gv, sums):
+    """Gradients of one step from those of its spikes and new states; parameter gradients are added to ``sums``."""
+    threshold = _like(p.threshold, u)
+    soft, hard = settings.reset == "soft", settings.reset == "hard"
+    delayed = settings.timing != "at_once" and (soft or hard)
+    y, v_new = _dendrite(x, v, p, settings)
+    r = _heaviside(u - threshold, settings) if delayed else 0.0
+    carried = (1 - r) * u + r * settings.v_reset if delayed and hard else u
+    clamped = carried.clamp(settings.clamp_low, settings.clamp_high)
+    h = polynomial(clamped, p.theta) + y
+    if delayed and soft:
+        h = h - r * threshold
+    allowed = 1 - fired if settings.fire_once else 1.0
+    s = _heaviside(h - threshold, settings) * allowed
+
+    gh, g_threshold = gu, torch.zeros_like(u)
+    if settings.timing != "next_step" and (soft or hard):
+        if soft:
+            g_threshold = g_threshold - gu * (s - r)
+            through_s = -gu * threshold
+        else:
+            gh = gu * (1 - (s - r))
+            through_s = gu * (settings.v_reset - h)
+        gs = gs if settings.detach else gs + through_s
+    surrogate = Surrogate(settings.surrogate, settings.surrogate_a, settings.surrogate_b)
+    gd = gs * allowed * derivative(h - threshold, surrogate)
+    gh = gh + gd
+    g_threshold = g_threshold - gd
+    if delayed and soft:
+        g_threshold = g_threshold - gh * r
+    sums["threshold"] += _sum_like(g_threshold, p.threshold)
+
+    power = gh
+    for i in range(p.theta.shape[1]):
+        sums["theta"][:, i] += _sum_like(power, p.theta[:, i])
+        power = power * clamped
+    inside = (carried >= settings.clamp_low) & (carried <= settings.clamp_high)
+    gu = gh * _polynomial_derivative(clamped, p.theta) * inside
+    if delayed and hard:
+        gu = gu * (1 - r)
+
+    x = _branches(x, settings)
+    summed = x.sum(2)
+    sums["direct"] += _sum_like(gh * summed, p.direct)
+    gx = (_like(p.direct, gh) * gh).unsqueeze(2).expand_as(x)
+    if settings.branches:
+        activation = ACTIVATIONS[settings.activation]
+        gy = gh.unsqueeze(2)
+        sums["strength"] += _sum_like(gy * activation.value(v_new), p.strength)
+        gv = gv + gy * _like(p.strength, v) * activation.derivative(v_new)
+        sums["alpha"] += _sum_like(gv * v, p.alpha)
+        if p.gain is not None:
+            sums["gain"] += _sum_like(gv * x, p.gain)
+        if p.offset is not None:
+            sums["offset"] += _sum_like(gv, p.offset)
+        gx_b = gv if p.gain is None else gv * _like(p.gain, v)
+        gx = gx + (gx_b if settings.wiring == "fold" else gx_b.sum(2, keepdim=True))
+        gv = gv * _like(p.alpha, v)
+    return gx, gu, gv
+
+
+provider = TorchProvider()
