@@ -155,7 +155,7 @@ class TorchProvider:
         for t in range(t_steps):
             if t % length == 0:
                 starts.append(states)
-            if t < t_steps - length:  # the last segment is recomputed anyway
+            if t < (t_steps - 1) // length * length:  # the last segment is recomputed anyway
                 states = step(inputs.x[t].to(dtype), *states, inputs, settings)[1:]
         parameters = ("alpha", "gain", "offset", "strength", "direct", "theta", "threshold")
         sums = {
