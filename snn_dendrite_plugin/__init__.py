@@ -1,0 +1,69 @@
+"""Dendritic, learned-dynamics and time-to-first-spike neurons as native nodes of SpikingJelly and snnTorch.
+
+Importing this package adds the neurons to the hosts, ``spikingjelly.activation_based.neuron`` and ``snntorch``, whether
+those are imported before or after it. It loads neither them nor torch: the names below are imported when first used.
+
+Example:
+    >>> import snn_dendrite_plugin as sdp
+    >>> from snntorch import Dendritic
+    >>> neuron = Dendritic(beta=0.9, branches=4)
+"""
+
+from __future__ import annotations
+
+import importlib
+from typing import TYPE_CHECKING, Any
+
+from .activation import activate, deactivate
+from .hookspecs import hookimpl
+
+if TYPE_CHECKING:
+    from .convert.api import ConversionReport, convert, report, revert
+    from .kernels.providers import use_provider
+    from .neurons.base import Firing, NeuronModel
+
+    __version__: str
+
+__all__ = [
+    "ConversionReport",
+    "Firing",
+    "NeuronModel",
+    "__version__",
+    "activate",
+    "convert",
+    "deactivate",
+    "hookimpl",
+    "report",
+    "revert",
+    "use_provider",
+]
+
+_HOMES = {
+    "ConversionReport": ".convert.api",
+    "Firing": ".neurons.base",
+    "NeuronModel": ".neurons.base",
+    "report": ".convert.api",
+    "revert": ".convert.api",
+    "use_provider": ".kernels.providers",
+}
+
+
+def __getattr__(name: str) -> Any:
+    if name == "convert":
+        # The subpackage itself, which can be called: importing it binds this very name (see convert/__init__.py).
+        return importlib.import_module(".convert", __name__)
+    if name == "__version__":
+        value: Any = importlib.import_module("importlib.metadata").version("snn-dendrite-plugin")
+    elif name in _HOMES:
+        value = getattr(importlib.import_module(_HOMES[name], __name__), name)
+    else:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    globals()[name] = value
+    return value
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *__all__})
+
+
+activate()

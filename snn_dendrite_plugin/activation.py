@@ -1,0 +1,149 @@
+"""Shows the registered neuron models in every host framework that is, or gets, imported.
+
+``import snn_dendrite_plugin`` calls :func:`activate`. From then on the import of a host's trigger module installs the
+models there, whichever comes first; a host that is never imported costs nothing.
+"""
+
+from __future__ import annotations
+
+import functools
+import importlib
+import importlib.metadata
+import sys
+import threading
+import warnings
+from types import ModuleType
+from typing import Any
+
+import wrapt
+
+from . import plugins
+
+__all__ = ["activate", "deactivate"]
+
+_lock = threading.RLock()  # guards the names below; never held while a module is imported
+_active = False
+_waiting: set[str] = set()  # triggers whose post-import hook has not fired yet
+_attached: dict[str, Any] = {}  # adapter name -> adapter that has installed models
+
+
+def activate() -> None:
+    """Show the registered models in every host, at once where it is imported and upon its import elsewhere.
+
+    May be called any number of times. A model or adapter that cannot be installed costs a
+    :class:`~snn_dendrite_plugin.plugins.PluginWarning`, never the import of the host.
+
+    Example:
+        >>> import snn_dendrite_plugin as sdp
+        >>> sdp.activate()  # import already did
+        >>> from snntorch import Dendritic
+    """
+    global _active
+    with _lock:
+        _active = True
+    _watch_triggers()
+
+
+def deactivate() -> None:
+    """Take the models out of every host again; hosts imported later stay as they are until :func:`activate`.
+
+    Modules built from the classes go on working.
+
+    Example:
+        >>> import snntorch
+        >>> import snn_dendrite_plugin as sdp
+        >>> sdp.deactivate()
+        >>> hasattr(snntorch, "Dendritic")
+        False
+        >>> sdp.activate()
+    """
+    global _active
+    with _lock:
+        _active = False
+    _detach()
+
+
+def _watch_triggers() -> None:
+    for trigger in sorted({spec.trigger for spec in plugins.adapters().values()}):
+        if trigger in sys.modules:
+            _install_in(_complete(trigger))
+            continue
+        with _lock:
+            if trigger in _waiting:
+                continue
+            _waiting.add(trigger)
+        # wrapt's hooks fire once and cannot be taken back, so the hook itself asks whether it is still wanted.
+        wrapt.register_post_import_hook(functools.partial(_on_import, trigger), trigger)
+
+
+def _complete(trigger: str) -> ModuleType | None:
+    """The trigger module, waited for where another thread is still importing it; None where that import failed."""
+    try:
+        return importlib.import_module(trigger)
+    except Exception:
+        return None
+
+
+def _on_import(trigger: str, module: ModuleType) -> None:
+    with _lock:
+        _waiting.discard(trigger)
+        wanted = _active
+    if wanted:
+        _install_in(module)
+
+
+def _install_in(module: ModuleType | None) -> None:
+    if module is None:
+        return
+    for spec in plugins.adapters().values():
+        if spec.trigger != module.__name__:
+            continue
+        try:
+            adapter = spec.load()
+        except Exception as error:
+            _warn(f"adapter {spec.name!r} cannot be loaded for {_version(spec.host, module)}", error)
+            continue
+        with _lock:
+            _attached[spec.name] = adapter
+        for model in plugins.models().values():
+            try:
+                adapter.install(model)
+            except Exception as error:
+                host = _version(spec.host, module)
+                _warn(f"adapter {spec.name!r} cannot install neuron model {model.name!r} in {host}", error)
+    if not _active:  # deactivated by another thread meanwhile
+        _detach()
+
+
+def _detach() -> None:
+    with _lock:
+        attached = dict(_attached)
+        _attached.clear()
+    for name, adapter in attached.items():
+        try:
+            adapter.uninstall()
+        except Exception as error:
+            _warn(f"adapter {name!r} cannot be uninstalled", error)
+
+
+def _plugins_changed() -> None:
+    """Bring active hosts up to date with the registry, after a plugin came or went at run time."""
+    if not _active:
+        return
+    _detach()
+    _watch_triggers()
+
+
+def _version(host: str, module: ModuleType) -> str:
+    try:
+        return f"{host} {importlib.metadata.version(host)}"
+    except importlib.metadata.PackageNotFoundError:
+        package = sys.modules.get(module.__name__.partition(".")[0])
+        return f"{host} {getattr(package, '__version__', '(version unknown)')}"
+
+
+def _warn(message: str, error: Exception) -> None:
+    warnings.warn(f"{message}: {type(error).__name__}: {error}", plugins.PluginWarning, stacklevel=3)
+
+
+plugins._listeners.append(_plugins_changed)

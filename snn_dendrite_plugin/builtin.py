@@ -1,0 +1,59 @@
+"""The built-in plugin: the project's own models, adapters and providers, through the hooks open to everyone."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+from .hookspecs import hookimpl
+
+
+@hookimpl
+def snn_dendrite_register_models(register: Callable[..., None]) -> None:
+    register(
+        name="DendSN",
+        target="snn_dendrite_plugin.neurons.dendsn:DendSN",
+        summary="dendritic neuron: leaky branches with a nonlinearity feed a leaky or polynomial soma",
+        host_names={"snntorch": "Dendritic"},
+        sequence_names={"snntorch": "DendriticParallel"},
+    )
+    register(
+        name="LNM",
+        target="snn_dendrite_plugin.neurons.lnm:LNM",
+        summary="learnable neuron model: the membrane's dynamics are a learned polynomial",
+        sequence_names={"snntorch": "LNMParallel"},
+    )
+    register(
+        name="TTFS",
+        target="snn_dendrite_plugin.neurons.ttfs:TTFS",
+        summary="time-to-first-spike neuron: fires at most once, and the time carries the value",
+    )
+
+
+@hookimpl
+def snn_dendrite_register_adapters(register: Callable[..., None]) -> None:
+    register(
+        name="spikingjelly",
+        host="spikingjelly",
+        trigger="spikingjelly.activation_based.neuron",
+        target="snn_dendrite_plugin.adapters.spikingjelly:adapter",
+        summary="models as nodes of spikingjelly.activation_based.neuron",
+    )
+    register(
+        name="snntorch",
+        host="snntorch",
+        trigger="snntorch",
+        target="snn_dendrite_plugin.adapters.snntorch:adapter",
+        summary="models as neurons of snntorch",
+    )
+
+
+@hookimpl
+def snn_dendrite_register_providers(register: Callable[..., None]) -> None:
+    kernels = "snn_dendrite_plugin.kernels"
+    for op in ("soma_dendrite", "ttfs"):
+        register(
+            name="torch", op=op, target=f"{kernels}.{op}.reference:provider", priority=0, summary="the reference"
+        )
+        register(name="cpu", op=op, target=f"{kernels}.{op}.cpu:provider", priority=10, summary="compiled C++")
+        register(name="cupy", op=op, target=f"{kernels}.{op}.cupy:provider", priority=20, summary="CUDA through CuPy")
+        register(name="triton", op=op, target=f"{kernels}.{op}.triton:provider", priority=30, summary="Triton kernels")

@@ -1,0 +1,310 @@
+"""The registry: who offers which neuron models, host adapters and kernel providers.
+
+Plugins come from the entry-point group ``snn_dendrite_plugin`` and from :func:`register_plugin`. The environment
+variable ``SNN_DENDRITE_PLUGINS`` selects among the entry points: unset, all of them; a comma-separated list, only those
+named; empty, none at all, the built-in one included.
+"""
+
+from __future__ import annotations
+
+import functools
+import os
+import sys
+import threading
+import warnings
+from collections.abc import Callable
+from dataclasses import dataclass, field, replace
+from importlib.metadata import Distribution, EntryPoint, entry_points
+from typing import Any
+
+import pluggy
+
+from . import hookspecs
+from .specs import AdapterSpec, ModelSpec, ProviderSpec, check_op
+
+__all__ = [
+    "AdapterSpec",
+    "ModelSpec",
+    "PluginInfo",
+    "PluginWarning",
+    "ProviderSpec",
+    "adapters",
+    "get_manager",
+    "installed_plugins",
+    "models",
+    "providers",
+    "register_plugin",
+    "unregister_plugin",
+]
+
+_BUILTIN = "snn_dendrite_plugin.builtin"
+_SELECTION = "SNN_DENDRITE_PLUGINS"
+
+
+class PluginWarning(UserWarning):
+    """A plugin could not be used, or not in full; everything else goes on without it."""
+
+
+@dataclass(frozen=True)
+class PluginInfo:
+    """What is known of one plugin: where it comes from, which hooks it implements, and what went wrong, if anything."""
+
+    name: str
+    distribution: str | None
+    version: str | None
+    hooks: tuple[str, ...]
+    error: str | None
+
+
+@dataclass
+class _Record:
+    name: str
+    distribution: Distribution | None = None
+    error: str | None = None
+
+    def __str__(self) -> str:
+        return f"{self.name!r} of {self.distribution.name}" if self.distribution else f"{self.name!r}"
+
+
+@dataclass
+class _Specs:
+    adapters: dict[str, AdapterSpec] = field(default_factory=dict)
+    models: dict[str, ModelSpec] = field(default_factory=dict)
+    providers: dict[tuple[str, str], ProviderSpec] = field(default_factory=dict)
+    owners: dict[tuple[str, str], _Record] = field(default_factory=dict)  # what is taken -> the plugin that has it
+    collected: set[str] = field(default_factory=set)  # the hooks that have been called
+
+    def claim(self, record: _Record, what: str, *keys: str) -> bool:
+        """Take ``keys`` for a plugin and return True, or warn and return False where another plugin has one."""
+        for key in keys:
+            owner = self.owners.get((what, key))
+            if owner is not None:
+                _warn(f"{what} {key!r} is registered by the plugins {owner} and {record}; the one of {owner} is kept")
+                return False
+        self.owners.update({(what, key): record for key in keys})
+        return True
+
+    def add_adapter(self, record: _Record, **fields: Any) -> None:
+        spec = AdapterSpec(**fields)
+        if self.claim(record, "adapter", spec.name):
+            self.adapters[spec.name] = spec
+
+    def add_model(self, record: _Record, **fields: Any) -> None:
+        spec = ModelSpec(**fields)
+        if record.distribution is not None:
+            spec = replace(spec, distribution=record.distribution.name)
+        hosts = {adapter.host for adapter in self.adapters.values()}
+        # A name must be free in the registry and, since hosts may show it under another one, in every host.
+        keys = [spec.name, *(f"{host}.{name}" for host in sorted(hosts) for name in spec.names_in(host))]
+        if self.claim(record, "neuron model", *keys):
+            self.models[spec.name] = spec
+
+    def add_provider(self, record: _Record, **fields: Any) -> None:
+        spec = ProviderSpec(**fields)
+        if self.claim(record, f"{spec.op} provider", spec.name):
+            self.providers[spec.op, spec.name] = spec
+
+
+def _warn(message: str) -> None:
+    warnings.warn(message, PluginWarning, stacklevel=3)
+
+
+class _Manager(pluggy.PluginManager):
+    """pluggy's manager, with guarded loading, and listeners told when plugins come or go at run time."""
+
+    def __init__(self) -> None:
+        super().__init__(hookspecs.PROJECT)
+        self.add_hookspecs(hookspecs)
+        self.records: dict[str, _Record] = {}
+        self.unfinished: list[tuple[str, EntryPoint]] = []
+        self.listeners: list[Callable[[], None]] = []
+        self.specs = _Specs()
+
+    def register(self, plugin: object, name: str | None = None) -> str | None:
+        """Register ``plugin``; its models appear in the hosts already active. Raises ``ValueError`` for no hook."""
+        registered = super().register(plugin, name)
+        if registered is None:
+            return None
+        hooks = self.get_hookcallers(plugin) or []
+        unknown = [hook.name for hook in hooks if not hook.has_spec()]
+        if unknown or not hooks:
+            super().unregister(plugin)
+            known = ", ".join(sorted(name for name in vars(hookspecs) if name.startswith("snn_dendrite_")))
+            found = f"implements the unknown hook {unknown[0]!r}" if unknown else "implements no hook"
+            raise ValueError(f"plugin {registered!r} {found}; mark functions named {known} with hookimpl")
+        self.records.setdefault(registered, _Record(registered))
+        self._changed()
+        return registered
+
+    def unregister(self, plugin: object | None = None, name: str | None = None) -> Any:
+        """Unregister a plugin, by itself or by name; its models leave the hosts."""
+        name = name if name is not None else self.get_name(plugin)
+        removed = super().unregister(plugin, name)
+        self.records.pop(str(name), None)
+        self._changed()
+        return removed
+
+    def _changed(self) -> None:
+        self.specs = _Specs()
+        for listener in self.listeners:
+            listener()
+
+    def load_entry_points(self) -> None:
+        """Load the selected entry points; a broken one costs a warning."""
+        found = list(entry_points(group=hookspecs.PROJECT))
+        found.sort(key=lambda entry: entry.value != _BUILTIN)  # the built-in plugin first, the rest as they come
+        selection = os.environ.get(_SELECTION)
+        selected = None if selection is None else {name.strip() for name in selection.split(",") if name.strip()}
+        missing = sorted((selected or set()) - {entry.name for entry in found})
+        if missing:
+            names = ", ".join(sorted({entry.name for entry in found})) or "none"
+            _warn(f"{_SELECTION} names {', '.join(missing)}, which is not installed; installed plugins: {names}")
+        for entry in found:
+            name = entry.name
+            if name in self.records and entry.dist is not None:
+                name = f"{name} ({entry.dist.name})"
+            self.records[name] = _Record(name, entry.dist)
+            if selected is not None and entry.name not in selected:
+                self.records[name].error = f"not selected by {_SELECTION}"
+            else:
+                self._load_entry_point(name, entry)
+
+    def _load_entry_point(self, name: str, entry: EntryPoint) -> None:
+        record = self.records[name]
+        module = sys.modules.get(entry.module)
+        if getattr(getattr(module, "__spec__", None), "_initializing", False):
+            # The plugin's own module is what imports us, and has no hooks yet: take it up at the next look.
+            self.unfinished.append((name, entry))
+            return
+        try:
+            self.register(entry.load(), name)
+        except (Exception, SystemExit) as error:
+            record.error = f"{type(error).__name__}: {error}"
+            _warn(f"plugin {record} is not used: loading it raised {record.error}")
+
+    def retry_unfinished(self) -> None:
+        waiting, self.unfinished = self.unfinished, []
+        for name, entry in waiting:
+            self._load_entry_point(name, entry)
+
+    def collect(self, kind: str) -> _Specs:
+        """Ask the plugins, each in its turn and guarded, for their ``kind`` of items, unless that is done already."""
+        specs = self.specs
+        hook = f"snn_dendrite_register_{kind}"
+        if hook not in specs.collected:
+            specs.collected.add(hook)
+            add = {"adapters": specs.add_adapter, "models": specs.add_model, "providers": specs.add_provider}[kind]
+            plugins = [(name, plugin) for name, plugin in self.list_name_plugin() if plugin is not None]
+            for name, plugin in plugins:
+                caller = self.subset_hook_caller(hook, [other for _, other in plugins if other is not plugin])
+                record = self.records[name]
+                try:
+                    caller(register=functools.partial(add, record))
+                except Exception as error:
+                    record.error = f"{hook} raised {type(error).__name__}: {error}"
+                    _warn(f"plugin {record} is used only in part: {record.error}")
+        return specs
+
+
+_manager: _Manager | None = None
+_lock = threading.RLock()
+_listeners: list[Callable[[], None]] = []
+
+
+def get_manager() -> pluggy.PluginManager:
+    """The project's :class:`pluggy.PluginManager`, built and loaded at the first call."""
+    return _get_manager()
+
+
+def _get_manager() -> _Manager:
+    global _manager
+    with _lock:
+        if _manager is None:
+            manager = _Manager()
+            _manager = manager  # before loading, so that a plugin that asks while it loads finds this one
+            manager.load_entry_points()
+            manager.listeners = _listeners
+        manager = _manager
+    if manager.unfinished:
+        manager.retry_unfinished()
+    return manager
+
+
+def models() -> dict[str, ModelSpec]:
+    """The registered neuron models, by name, the built-in ones first.
+
+    Example:
+        >>> from snn_dendrite_plugin import plugins
+        >>> plugins.models()["DendSN"].name_in("snntorch")
+        'Dendritic'
+    """
+    manager = _get_manager()
+    manager.collect("adapters")  # first, so that a model's names can be checked in every host
+    return dict(manager.collect("models").models)
+
+
+def adapters() -> dict[str, AdapterSpec]:
+    """The registered host adapters, by name."""
+    return dict(_get_manager().collect("adapters").adapters)
+
+
+def providers(op: str) -> list[ProviderSpec]:
+    """The registered providers of ``op`` (``"soma_dendrite"`` or ``"ttfs"``), highest priority first.
+
+    Example:
+        >>> from snn_dendrite_plugin import plugins
+        >>> [provider.name for provider in plugins.providers("ttfs")]
+        ['triton', 'cupy', 'cpu', 'torch']
+    """
+    check_op(op)
+    found = [spec for spec in _get_manager().collect("providers").providers.values() if spec.op == op]
+    return sorted(found, key=lambda spec: -spec.priority)
+
+
+def installed_plugins() -> list[PluginInfo]:
+    """Every plugin known: those in use, those that failed, and those that ``SNN_DENDRITE_PLUGINS`` leaves out."""
+    manager = _get_manager()
+    for kind in ("adapters", "models", "providers"):  # so that errors inside hooks are known
+        manager.collect(kind)
+    found = []
+    for name, record in manager.records.items():
+        hooks = manager.get_hookcallers(manager.get_plugin(name)) if manager.has_plugin(name) else None
+        distribution = record.distribution
+        found.append(
+            PluginInfo(
+                name=name,
+                distribution=distribution.name if distribution else None,
+                version=distribution.version if distribution else None,
+                hooks=tuple(sorted(hook.name for hook in hooks or ())),
+                error=record.error,
+            )
+        )
+    return found
+
+
+def register_plugin(plugin: object, name: str | None = None) -> str:
+    """Register a plugin at run time; its models appear at once in the hosts already active.
+
+    Args:
+        plugin: a module, class or object with functions marked by ``hookimpl``.
+        name: the plugin's name; the object's ``__name__`` by default.
+
+    Returns:
+        The name it is registered under.
+
+    Raises:
+        ValueError: the plugin implements no hook, or is registered already.
+    """
+    return str(_get_manager().register(plugin, name))
+
+
+def unregister_plugin(plugin: object) -> None:
+    """Unregister a plugin given to :func:`register_plugin`; its models leave the hosts.
+
+    Raises:
+        ValueError: the plugin is not registered.
+    """
+    manager = _get_manager()
+    if not manager.is_registered(plugin):
+        raise ValueError(f"plugin {plugin!r} is not registered")
+    manager.unregister(plugin)

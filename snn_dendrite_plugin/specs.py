@@ -1,0 +1,151 @@
+"""What a plugin can offer: the fields of a neuron model, a host adapter and a kernel provider."""
+
+from __future__ import annotations
+
+import importlib
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+OPS = ("soma_dendrite", "ttfs")
+
+
+def _check_name(what: str, name: object) -> None:
+    if not isinstance(name, str):
+        raise TypeError(f"{what} must be a string, got {name!r}")
+    if not name.isidentifier():
+        raise ValueError(f"{what} must be a Python identifier, got {name!r}")
+
+
+def _check_target(target: object) -> None:
+    if isinstance(target, str):
+        module, _, name = target.partition(":")
+        if not all(part.isidentifier() for part in (*module.split("."), *name.split("."))):
+            raise ValueError(f"target must read 'package.module:Object', got {target!r}")
+    elif target is None:
+        raise TypeError("target must be 'package.module:Object' or the object itself, got None")
+
+
+def _load(target: Any) -> Any:
+    if not isinstance(target, str):
+        return target
+    module, _, names = target.partition(":")
+    found: Any = importlib.import_module(module)
+    for name in names.split("."):
+        found = getattr(found, name)
+    return found
+
+
+@dataclass(frozen=True)
+class ModelSpec:
+    """One neuron model on offer, as ``snn_dendrite_register_models`` registers it.
+
+    Attributes:
+        name: the model's name, and the name of its class in the hosts unless ``host_names`` says otherwise.
+        target: ``"package.module:Class"``, imported by :meth:`load` only, or the class itself.
+        summary: one line for listings.
+        host_names: host -> name of the class there.
+        sequence_names: host -> name of a class that takes a whole ``[T, N, C, *]`` sequence at once there.
+        distribution: the installed distribution it came from; filled in by the registry.
+
+    Example:
+        >>> target = "snn_dendrite_plugin.neurons.dendsn:DendSN"
+        >>> spec = ModelSpec("DendSN", target, host_names={"snntorch": "Dendritic"})
+        >>> spec.name_in("snntorch"), spec.name_in("spikingjelly")
+        ('Dendritic', 'DendSN')
+    """
+
+    name: str
+    target: str | type
+    summary: str = ""
+    host_names: Mapping[str, str] = field(default_factory=dict, hash=False)
+    sequence_names: Mapping[str, str] = field(default_factory=dict, hash=False)
+    distribution: str | None = None
+
+    def __post_init__(self) -> None:
+        _check_name("name", self.name)
+        _check_target(self.target)
+        if not isinstance(self.target, (str, type)):
+            raise TypeError(f"target must be 'package.module:Class' or a class, got {self.target!r}")
+        for what, names in (("host_names", self.host_names), ("sequence_names", self.sequence_names)):
+            if not isinstance(names, Mapping):
+                raise TypeError(f"{what} must map hosts to class names, got {names!r}")
+            for host, name in names.items():
+                _check_name(f"{what}[{host!r}]", name)
+
+    def load(self) -> type:
+        """Import and return the model class; raises ``ImportError`` or ``AttributeError`` where it is not there."""
+        return _load(self.target)
+
+    def name_in(self, host: str) -> str:
+        """The name of the model's class in ``host``."""
+        return self.host_names.get(host, self.name)
+
+    def names_in(self, host: str) -> list[str]:
+        """Every name the model takes in ``host``: the class, and the whole-sequence class where there is one."""
+        return [self.name_in(host), *([self.sequence_names[host]] if host in self.sequence_names else [])]
+
+
+@dataclass(frozen=True)
+class AdapterSpec:
+    """One host adapter, as ``snn_dendrite_register_adapters`` registers it.
+
+    Attributes:
+        name: the adapter's name.
+        host: the host's name, the key of ``ModelSpec.host_names``.
+        trigger: the module whose import activates the adapter.
+        target: ``"package.module:adapter"``, imported by :meth:`load` only, or the adapter object itself.
+        summary: one line for listings.
+    """
+
+    name: str
+    host: str
+    trigger: str
+    target: Any
+    summary: str = ""
+
+    def __post_init__(self) -> None:
+        _check_name("name", self.name)
+        _check_name("host", self.host)
+        if not isinstance(self.trigger, str) or not all(part.isidentifier() for part in self.trigger.split(".")):
+            raise ValueError(f"trigger must be a module's full name, got {self.trigger!r}")
+        _check_target(self.target)
+
+    def load(self) -> Any:
+        """Import and return the adapter object."""
+        return _load(self.target)
+
+
+@dataclass(frozen=True)
+class ProviderSpec:
+    """One kernel provider, as ``snn_dendrite_register_providers`` registers it.
+
+    Attributes:
+        name: the provider's name, as in ``use_provider("triton")``.
+        op: the operation it provides, ``"soma_dendrite"`` or ``"ttfs"``.
+        target: ``"package.module:provider"``, imported by :meth:`load` only, or the provider object itself.
+        priority: of the providers that can run a call, the one of highest priority does.
+        summary: one line for listings.
+    """
+
+    name: str
+    op: str
+    target: Any
+    priority: float
+    summary: str = ""
+
+    def __post_init__(self) -> None:
+        _check_name("name", self.name)
+        check_op(self.op)
+        _check_target(self.target)
+        if isinstance(self.priority, bool) or not isinstance(self.priority, (int, float)):
+            raise TypeError(f"priority must be a number, got {self.priority!r}")
+
+    def load(self) -> Any:
+        """Import and return the provider object."""
+        return _load(self.target)
+
+
+def check_op(op: object) -> None:
+    if op not in OPS:
+        raise ValueError(f"op must be one of {', '.join(map(repr, OPS))}, got {op!r}")
