@@ -13,8 +13,8 @@ import sys
 import threading
 import warnings
 from collections.abc import Callable
-from dataclasses import dataclass, field, replace
-from importlib.metadata import Distribution, EntryPoint, entry_points
+from dataclasses import dataclass, replace
+from importlib.metadata import Distribution, EntryPoint, distributions
 from typing import Any
 
 import pluggy
@@ -56,23 +56,27 @@ class PluginInfo:
     error: str | None
 
 
-@dataclass
 class _Record:
-    name: str
-    distribution: Distribution | None = None
-    error: str | None = None
+    """A plugin's origin, and what went wrong with it, if anything."""
+
+    def __init__(self, name: str, distribution: Distribution | None = None) -> None:
+        self.name = name
+        self.distribution = distribution
+        self.error: str | None = None
 
     def __str__(self) -> str:
         return f"{self.name!r} of {self.distribution.name}" if self.distribution else f"{self.name!r}"
 
 
-@dataclass
 class _Specs:
-    adapters: dict[str, AdapterSpec] = field(default_factory=dict)
-    models: dict[str, ModelSpec] = field(default_factory=dict)
-    providers: dict[tuple[str, str], ProviderSpec] = field(default_factory=dict)
-    owners: dict[tuple[str, str], _Record] = field(default_factory=dict)  # what is taken -> the plugin that has it
-    collected: set[str] = field(default_factory=set)  # the hooks that have been called
+    """What the plugins registered, by name; the first plugin to use a name has it."""
+
+    def __init__(self) -> None:
+        self.adapters: dict[str, AdapterSpec] = {}
+        self.models: dict[str, ModelSpec] = {}
+        self.providers: dict[tuple[str, str], ProviderSpec] = {}
+        self.owners: dict[tuple[str, str], _Record] = {}  # what is taken -> the plugin that has it
+        self.collected: set[str] = set()  # the hooks that have been called
 
     def claim(self, record: _Record, what: str, *keys: str) -> bool:
         """Take ``keys`` for a plugin and return True, or warn and return False where another plugin has one."""
@@ -107,6 +111,22 @@ class _Specs:
 
 def _warn(message: str) -> None:
     warnings.warn(message, PluginWarning, stacklevel=3)
+
+
+def _entry_points() -> list[tuple[Distribution, EntryPoint]]:
+    """Our entry points, the built-in plugin first. Parses the few files that name the group: parsing all is slow."""
+    found: dict[tuple[str, str], tuple[Distribution, EntryPoint]] = {}
+    for distribution in distributions():
+        text = distribution.read_text("entry_points.txt")
+        if not text or hookspecs.PROJECT not in text:
+            continue
+        try:
+            for entry in distribution.entry_points.select(group=hookspecs.PROJECT):
+                # A distribution seen twice on the path counts once; its name would tell, but is slow to read.
+                found.setdefault((entry.name, entry.value), (distribution, entry))
+        except Exception as error:
+            _warn(f"entry points of {distribution.name} cannot be read: {type(error).__name__}: {error}")
+    return sorted(found.values(), key=lambda item: item[1].value != _BUILTIN)
 
 
 class _Manager(pluggy.PluginManager):
@@ -151,19 +171,16 @@ class _Manager(pluggy.PluginManager):
 
     def load_entry_points(self) -> None:
         """Load the selected entry points; a broken one costs a warning."""
-        found = list(entry_points(group=hookspecs.PROJECT))
-        found.sort(key=lambda entry: entry.value != _BUILTIN)  # the built-in plugin first, the rest as they come
+        found = _entry_points()
         selection = os.environ.get(_SELECTION)
         selected = None if selection is None else {name.strip() for name in selection.split(",") if name.strip()}
-        missing = sorted((selected or set()) - {entry.name for entry in found})
+        missing = sorted((selected or set()) - {entry.name for _, entry in found})
         if missing:
-            names = ", ".join(sorted({entry.name for entry in found})) or "none"
+            names = ", ".join(sorted({entry.name for _, entry in found})) or "none"
             _warn(f"{_SELECTION} names {', '.join(missing)}, which is not installed; installed plugins: {names}")
-        for entry in found:
-            name = entry.name
-            if name in self.records and entry.dist is not None:
-                name = f"{name} ({entry.dist.name})"
-            self.records[name] = _Record(name, entry.dist)
+        for distribution, entry in found:
+            name = entry.name if entry.name not in self.records else f"{entry.name} ({distribution.name})"
+            self.records[name] = _Record(name, distribution)
             if selected is not None and entry.name not in selected:
                 self.records[name].error = f"not selected by {_SELECTION}"
             else:
