@@ -1,0 +1,265 @@
+"""The soma-dendrite pair as registered torch operators.
+
+``snn_dendrite::soma_dendrite`` and its backward are opaque to ``torch.compile`` (one graph, no breaks), have fake
+implementations for tracing, and pick a provider when they run. Only the inputs are saved for backward. Under
+``create_graph=True`` the backward pass is taken through the reference loop, so that second-order gradients exist; they
+are those of the surrogate derivative.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+
+import torch
+from torch import Tensor
+
+from ..providers import choose
+from .contract import Inputs, Outputs, Settings, dimensions, state_dtype
+from .reference import SpikeFunction, run
+
+__all__ = ["soma_dendrite"]
+
+_TENSORS = len(Inputs._fields)
+
+
+def _outputs_like(x: Tensor, settings: Settings) -> Tensor:
+    """An uninitialised ``[T, N, C, *]`` that follows x's memory format (channels last stays channels last)."""
+    t, n, c, _, _ = dimensions(x, settings)
+    shape = (t, n, c, *x.shape[3:])
+    formats = {4: torch.channels_last, 5: torch.channels_last_3d}
+    flat_dim = x.dim() - 1
+    if flat_dim in formats and not x.is_contiguous():
+        flat = x.flatten(0, 1)
+        if flat.data_ptr() == x.data_ptr() and flat.is_contiguous(memory_format=formats[flat_dim]):
+            return x.new_empty((t * n, *shape[2:])).contiguous(memory_format=formats[flat_dim]).view(shape)
+    return x.new_empty(shape)
+
+
+def _with_layout(value: Tensor, like: Tensor) -> Tensor:
+    return value if value.stride() == like.stride() else torch.empty_like(like, dtype=value.dtype).copy_(value)
+
+
+def _empty(x: Tensor) -> Tensor:
+    return x.new_empty(0)
+
+
+@torch.library.custom_op("snn_dendrite::soma_dendrite", mutates_args=())
+def _forward(
+    x: Tensor,
+    u: Tensor,
+    v: Tensor | None,
+    fired: Tensor | None,
+    alpha: Tensor | None,
+    gain: Tensor | None,
+    offset: Tensor | None,
+    strength: Tensor | None,
+    direct: Tensor,
+    theta: Tensor,
+    threshold: Tensor,
+    branches: int,
+    wiring: str,
+    activation: str,
+    reset: str,
+    timing: str,
+    v_reset: float,
+    strict: bool,
+    detach: bool,
+    fire_once: bool,
+    surrogate: str,
+    surrogate_a: float,
+    surrogate_b: float,
+    clamp_low: float,
+    clamp_high: float,
+    record: bool,
+) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor]:
+    settings = Settings(
+        branches, wiring, activation, reset, timing, v_reset, strict, detach, fire_once,
+        surrogate, surrogate_a, surrogate_b, clamp_low, clamp_high, record,
+    )  # fmt: skip
+    inputs = Inputs(x, u, v, fired, alpha, gain, offset, strength, direct, theta, threshold)
+    out = choose("soma_dendrite", x.device, x.dtype, settings).forward(inputs, settings)
+    spikes = _with_layout(out.spikes, _outputs_like(x, settings))
+    rest = [_empty(u) if value is None else value.contiguous() for value in out[1:]]
+    return spikes, *rest
+
+
+@_forward.register_fake
+def _(x, u, v, fired, alpha, gain, offset, strength, direct, theta, threshold, *static):
+    settings = Settings(*static)
+    spikes = _outputs_like(x, settings)
+
+    def fresh(value):
+        return _empty(u) if value is None else value.new_empty(value.shape)
+
+    trace = u.new_empty((x.shape[0], *u.shape)) if settings.record else _empty(u)
+    return spikes, fresh(u), fresh(v), fresh(fired), trace
+
+
+@torch.library.custom_op("snn_dendrite::soma_dendrite_backward", mutates_args=())
+def _backward(
+    g_spikes: Tensor,
+    g_u: Tensor | None,
+    g_v: Tensor | None,
+    g_trace: Tensor | None,
+    x: Tensor,
+    u: Tensor,
+    v: Tensor | None,
+    fired: Tensor | None,
+    alpha: Tensor | None,
+    gain: Tensor | None,
+    offset: Tensor | None,
+    strength: Tensor | None,
+    direct: Tensor,
+    theta: Tensor,
+    threshold: Tensor,
+    branches: int,
+    wiring: str,
+    activation: str,
+    reset: str,
+    timing: str,
+    v_reset: float,
+    strict: bool,
+    detach: bool,
+    fire_once: bool,
+    surrogate: str,
+    surrogate_a: float,
+    surrogate_b: float,
+    clamp_low: float,
+    clamp_high: float,
+    record: bool,
+) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor, Tensor, Tensor, Tensor, Tensor, Tensor]:
+    settings = Settings(
+        branches, wiring, activation, reset, timing, v_reset, strict, detach, fire_once,
+        surrogate, surrogate_a, surrogate_b, clamp_low, clamp_high, record,
+    )  # fmt: skip
+    inputs = Inputs(x, u, v, fired, alpha, gain, offset, strength, direct, theta, threshold)
+    provider = choose("soma_dendrite", x.device, x.dtype, settings)
+    gradients = provider.backward(inputs, settings, g_spikes, g_u, g_v, g_trace)
+    rest = [_empty(u) if value is None else value.contiguous() for value in gradients[1:]]
+    return _with_layout(gradients.x, torch.empty_like(x)), *rest
+
+
+@_backward.register_fake
+def _(g_spikes, g_u, g_v, g_trace, x, u, v, fired, alpha, gain, offset, strength, direct, theta, threshold, *static):
+    parameters = (u, v, alpha, gain, offset, strength, direct, theta, threshold)
+    return torch.empty_like(x), *(_empty(u) if p is None else p.new_empty(p.shape) for p in parameters)
+
+
+def _setup_context(ctx, inputs, output) -> None:
+    ctx.set_materialize_grads(False)
+    ctx.save_for_backward(*inputs[:_TENSORS])
+    ctx.static = inputs[_TENSORS:]
+
+
+def _autograd(ctx, g_spikes, g_u, g_v, g_fired, g_trace):
+    settings = Settings(*ctx.static)
+    inputs = Inputs(*ctx.saved_tensors)
+    none_for_static = (None,) * len(ctx.static)
+    if g_spikes is None and g_u is None and g_v is None and g_trace is None:
+        return (None,) * _TENSORS + none_for_static
+    if torch.is_grad_enabled() and not torch.compiler.is_compiling():
+        return (*_second_order(inputs, settings, (g_spikes, g_u, g_v, g_trace)), *none_for_static)
+    if g_spikes is None:
+        g_spikes = torch.zeros_like(_outputs_like(inputs.x, settings))
+    gradients = _backward(
+        g_spikes, g_u, None if inputs.v is None else g_v, g_trace if settings.record else None, *inputs, *ctx.static
+    )
+    gx, gu, *rest = gradients
+    gv, galpha, ggain, goffset, gstrength, gdirect, gtheta, gthreshold = rest
+    full = (gx, gu, gv, None, galpha, ggain, goffset, gstrength, gdirect, gtheta, gthreshold)
+    return (*(None if i is None else g for i, g in zip(inputs, full, strict=True)), *none_for_static)
+
+
+def _second_order(inputs: Inputs, settings: Settings, grads) -> list[Tensor | None]:
+    """Gradients of the inputs as differentiable functions, through the reference loop."""
+    fields = [None if value is None else value.view_as(value) for value in inputs]
+    out = run(Inputs(*fields), settings)
+    pairs = [(o, g) for o, g in zip((out.spikes, out.u, out.v, out.u_sequence), grads, strict=True)]
+    pairs = [(o, g) for o, g in pairs if o is not None and g is not None and o.requires_grad]
+    wanted = [i for i, value in enumerate(fields) if value is not None and value.requires_grad]
+    found = torch.autograd.grad(
+        [o for o, _ in pairs], [fields[i] for i in wanted], [g for _, g in pairs], create_graph=True, allow_unused=True
+    )
+    result: list[Tensor | None] = [None] * _TENSORS
+    for i, gradient in zip(wanted, found, strict=True):
+        result[i] = gradient
+    return result
+
+
+torch.library.register_autograd("snn_dendrite::soma_dendrite", _autograd, setup_context=_setup_context)
+
+
+def _check(inputs: Inputs, settings: Settings) -> None:
+    """Shapes, devices and dtypes against the contract; raises ValueError naming the tensor."""
+    x = inputs.x
+    if not x.is_floating_point():
+        raise TypeError(f"x has dtype {x.dtype}; spiking neurons take a floating point input")
+    _, n, c, _, _ = dimensions(x, settings)
+    b, dtype = settings.branches, state_dtype(x.dtype)
+    space = tuple(x.shape[3:])
+    expected = {
+        "u": (n, c, *space),
+        "v": (n, c, b, *space) if b else None,
+        "fired": (n, c, *space) if settings.fire_once else None,
+    }
+    for name, shape in expected.items():
+        value = getattr(inputs, name)
+        if (value is None) != (shape is None) or (value is not None and tuple(value.shape) != shape):
+            found = None if value is None else tuple(value.shape)
+            raise ValueError(f"state {name} has shape {found}; x {tuple(x.shape)} with branches={b} needs {shape}")
+    for name in ("alpha", "gain", "offset", "strength", "direct", "theta", "threshold"):
+        value = getattr(inputs, name)
+        if value is None:
+            if name in ("direct", "theta", "threshold") or (b and name in ("alpha", "strength")):
+                raise ValueError(f"{name} is None; branches={b} needs it")
+            continue
+        wide = name in ("alpha", "gain", "offset", "strength")
+        ok = value.dim() == (1 if name in ("direct", "threshold") else 2) and value.shape[0] in (1, c)
+        if not ok or (wide and value.shape[1] != b) or (name == "theta" and value.shape[1] < 1):
+            raise ValueError(
+                f"{name} has shape {tuple(value.shape)}; it must have 1 or {c} (channels) rows"
+                + (f" and {b} (branches) columns" if wide else "")
+            )
+    for name, value in inputs._asdict().items():
+        if value is not None and value.device != x.device:
+            raise ValueError(f"{name} is on {value.device} but x is on {x.device}; all tensors must share a device")
+        if value is not None and name != "x" and value.dtype != dtype:
+            raise TypeError(f"{name} has dtype {value.dtype}; with x of {x.dtype} it must be {dtype}")
+
+
+def soma_dendrite(inputs: Inputs, settings: Settings, spike_function: SpikeFunction | None = None) -> Outputs:
+    """Run a sequence through the soma-dendrite core, differentiably.
+
+    Args:
+        inputs: tensors, shapes as in :mod:`.contract`.
+        settings: the static part.
+        spike_function: the user's own spike function of ``h - threshold`` (Heaviside with a surrogate derivative the
+            table does not hold); runs through the reference loop, slower.
+
+    Raises:
+        ValueError, TypeError: a shape, device or dtype that breaks the contract; the message names the tensor.
+        ProviderError: an explicitly chosen provider cannot run the call.
+
+    Example::
+
+        >>> x = torch.rand(5, 2, 3)                                # [T, N, C]
+        >>> one = torch.ones(1)
+        >>> lif = Inputs(x, torch.zeros(2, 3), None, None, None, None, None, None, one, torch.tensor([[0.0, 0.5]]), one)
+        >>> soma_dendrite(lif, Settings()).spikes.shape
+        torch.Size([5, 2, 3])
+    """
+    _check(inputs, settings)
+    if spike_function is not None:
+        return run(inputs, settings, spike_function)
+    static = tuple(getattr(settings, field.name) for field in _FIELDS)
+    spikes, u, v, fired, trace = _forward(*inputs, *static)
+    return Outputs(
+        spikes,
+        u,
+        v if settings.branches else None,
+        fired if settings.fire_once else None,
+        trace if settings.record else None,
+    )
+
+
+_FIELDS = dataclasses.fields(Settings)

@@ -1,0 +1,188 @@
+"""What DendSN and LNM share: parameters of the soma-dendrite core, and the call into it."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor, nn
+from torch.nn.parameter import UninitializedParameter
+
+from ..kernels.soma_dendrite import Inputs, Settings, soma_dendrite
+from ..kernels.soma_dendrite.contract import state_dtype
+from ..kernels.surrogates import Surrogate
+from .base import Firing, NeuronModel, States
+
+__all__ = ["SomaDendriteModel"]
+
+Values = float | Sequence[float] | Tensor
+
+
+class SomaDendriteModel(NeuronModel):
+    """A model that is a setting of the fused core: names its parameters, holds them, hands them over.
+
+    A fixed parameter is a float64 buffer that keeps its precision when the module changes dtype (so that a converted
+    network computes the same in float64); a learned one is a ``Parameter``; a learned decay is stored as its logit. Per
+    layer the shape is ``[1, columns]``, per channel ``[C, columns]``, created at the first forward pass where ``channels``
+    is not given.
+    """
+
+    def __init__(self, per_channel: bool, channels: int | None) -> None:
+        super().__init__()
+        if channels is not None and (not isinstance(channels, int) or channels < 1):
+            raise ValueError(f"channels is {channels!r}; it must be a positive integer or None")
+        self.per_channel = per_channel or channels is not None
+        self.channels = channels
+        self._templates: dict[str, tuple[float, ...]] = {}
+        self._fixed: set[str] = set()
+
+    # -- parameters ------------------------------------------------------------------------------------------------
+
+    def _declare(self, name: str, values: Values, columns: int, learn: bool, unit: bool = False) -> None:
+        """Create parameter or buffer ``name`` from one value, ``columns`` values or ``[C, columns]`` values."""
+        table = torch.as_tensor(values, dtype=torch.float64)
+        if table.dim() == 0:
+            table = table.expand(columns)
+        if table.shape[-1] != columns or table.dim() > 2:
+            raise ValueError(f"{name} has shape {tuple(table.shape)}; it must be one number, {columns} or [C, {columns}]")
+        if unit and not bool(((table >= 0) & (table <= 1)).all()):
+            raise ValueError(f"{name} is {values!r}; a decay per step must lie between 0 and 1")
+        table = table.reshape(-1, columns)
+        if not learn:
+            self.register_buffer(name, table.clone())
+            self._fixed.add(name)
+            return
+        key = name
+        if unit:
+            key, table = f"{name}_logit", torch.logit(table, eps=1e-6)
+        if self.per_channel and table.shape[0] == 1:
+            if self.channels is None:
+                self._templates[key] = tuple(table[0].tolist())
+                setattr(self, key, UninitializedParameter())
+                return
+            table = table.expand(self.channels, columns)
+        setattr(self, key, nn.Parameter(table.to(torch.get_default_dtype()).clone()))
+
+    def _value(self, name: str, dtype: torch.dtype) -> Tensor | None:
+        """The parameter ``name`` in ``dtype``, decays mapped back into (0, 1); None when it was not declared."""
+        logit = self._parameters.get(f"{name}_logit")
+        if logit is not None:
+            return torch.sigmoid(logit.to(dtype))
+        value = getattr(self, name, None)
+        return None if value is None else value.to(dtype)
+
+    def prepare(self, channels: int) -> None:
+        """Create the per-channel parameters that waited for the channel count; does nothing when there are none left."""
+        for key, template in list(self._templates.items()):
+            parameter = getattr(self, key)
+            row = torch.tensor(template, dtype=parameter.dtype, device=parameter.device)
+            parameter.materialize((channels, len(template)))
+            with torch.no_grad():
+                parameter.copy_(row.expand_as(parameter))
+            del self._templates[key]
+        if self.per_channel and self.channels is None:
+            self.channels = channels
+
+    def _load_from_state_dict(self, state_dict, prefix, *args) -> None:
+        for key in list(self._templates):
+            value = state_dict.get(prefix + key)
+            if value is not None:
+                self.prepare(value.shape[0])
+                break
+        super()._load_from_state_dict(state_dict, prefix, *args)
+
+    def _apply(self, fn, recurse: bool = True):
+        fixed = {name: self._buffers[name] for name in self._fixed}
+        super()._apply(fn, recurse)
+        for name, value in fixed.items():
+            moved = self._buffers[name]
+            self._buffers[name] = moved.double() if value.is_meta else value.to(moved.device)
+        return self
+
+    # -- the call --------------------------------------------------------------------------------------------------
+
+    def _soma_inputs(self, dtype: torch.dtype) -> dict[str, Tensor | None]:
+        """Tensors of :class:`Inputs` beside x, states and threshold, in ``dtype``."""
+        raise NotImplementedError
+
+    def _settings(self) -> dict[str, object]:
+        """Fields of :class:`Settings` that the model decides."""
+        raise NotImplementedError
+
+    def _output_channels(self, channels: int) -> int:
+        return channels
+
+    def sequence(self, x_seq: Tensor, states: States, firing: Firing, record: bool = False):
+        if x_seq.dim() == 0 or x_seq.shape[0] == 0:
+            raise ValueError("x_seq is an empty sequence: it has 0 time steps; at least 1 is needed")
+        lift = max(0, 3 - x_seq.dim())  # a sequence of single neurons or of plain vectors
+        if lift:
+            x_seq = x_seq.reshape(x_seq.shape[0], *[1] * lift, *x_seq.shape[1:])
+            states = tuple(s.reshape(*[1] * lift, *s.shape) for s in states)
+        channels = self._output_channels(x_seq.shape[2])
+        if self._templates:
+            self.prepare(channels)
+        dtype = state_dtype(x_seq.dtype)
+        *own, fired = states if firing.fire_once else (*states, None)
+        threshold = firing.threshold
+        if isinstance(threshold, Tensor):
+            threshold = threshold.reshape(-1).to(dtype)
+        else:
+            threshold = torch.full((1,), float(threshold), dtype=dtype, device=x_seq.device)
+        table = isinstance(firing.surrogate, Surrogate)
+        settings = Settings(
+            reset=firing.reset,
+            timing=firing.timing,
+            v_reset=float(firing.v_reset),
+            strict=firing.strict,
+            detach=firing.detach,
+            fire_once=firing.fire_once,
+            record=record,
+            **({"surrogate": firing.surrogate.kind, "surrogate_a": firing.surrogate.a, "surrogate_b": firing.surrogate.b}
+               if table else {}),
+            **self._settings(),
+        )  # fmt: skip
+        inputs = Inputs(
+            x=x_seq,
+            u=own[0].to(dtype),
+            v=own[1].to(dtype) if settings.branches else None,
+            fired=None if fired is None else fired.to(dtype),
+            threshold=threshold,
+            **self._soma_inputs(dtype),
+        )
+        out = soma_dendrite(inputs, settings, None if table else firing.surrogate)
+        new = tuple(s for s in (out.u, out.v, out.fired) if s is not None)
+        spikes, trace = out.spikes, out.u_sequence
+        if lift:
+            spikes = spikes.reshape(spikes.shape[0], *spikes.shape[1 + lift :])
+            trace = None if trace is None else trace.reshape(trace.shape[0], *trace.shape[1 + lift :])
+            new = tuple(s.reshape(s.shape[lift:]) for s in new)
+        return (spikes, new, trace) if record else (spikes, new)
+
+    def step(self, x: Tensor, states: States, firing: Firing) -> tuple[Tensor, States]:
+        """One step: the sequence of length 1."""
+        spikes, states = self.sequence(x.unsqueeze(0), states, firing)
+        return spikes[0], states
+
+    def advance(self, x: Tensor, states: States, firing: Firing) -> tuple[Tensor, States]:
+        return self.step(x, states, firing)  # dtypes and fire-once are the core's own
+
+
+def soma_row(beta: float, rest: float, degree: int) -> list[float]:
+    """Coefficients of ``P`` that start as a leak of ``beta`` per step towards ``rest``: LIF exactly."""
+    if not isinstance(degree, int) or degree < 1:
+        raise ValueError(f"degree is {degree!r}; the soma's polynomial needs an integer of at least 1")
+    if not 0.0 <= beta <= 1.0:
+        raise ValueError(f"beta is {beta!r}; a decay per step must lie between 0 and 1")
+    return [(1 - beta) * rest, beta] + [0.0] * (degree - 1)
+
+
+def clamp_limits(clamp: tuple[float, float] | None) -> tuple[float, float]:
+    """``(low, high)`` of the clamp of P's argument; unbounded for None."""
+    if clamp is None:
+        return -math.inf, math.inf
+    low, high = (float(limit) for limit in clamp)
+    if not low < high:
+        raise ValueError(f"clamp is {clamp!r}; it must be (low, high) with low < high, in units of the potential")
+    return low, high
