@@ -1,0 +1,8 @@
+"""What this package offers. The target is a name, so nothing heavy is imported before a host needs the neuron."""
+
+from snn_dendrite_plugin import hookimpl
+
+
+@hookimpl
+def snn_dendrite_register_models(register):
+    register(name="QIF", target="sample_neurons.qif:QIF", summary="quadratic integrate-and-fire neuron")
