@@ -1,0 +1,140 @@
+"""What every host adapter shares: making node classes of registered models, and showing them in the host's namespace."""
+
+from __future__ import annotations
+
+import inspect
+import logging
+from collections.abc import Iterable, Mapping
+from types import ModuleType
+from typing import Any
+
+from torch import nn
+
+__all__ = ["HostAdapter", "accepts", "merged_signature", "split_arguments"]
+
+log = logging.getLogger("snn_dendrite_plugin")
+
+
+class HostAdapter:
+    """A host as the rest of the plugin sees it. One subclass per host; ``adapter`` in its package is the instance.
+
+    Registration never overwrites a name that the host already has, is idempotent, and can be undone. Conversion asks the
+    adapter what is a neuron, what its arguments are, and for the node that takes its place.
+    """
+
+    host: str = ""
+
+    def __init__(self) -> None:
+        self.installed: dict[str, type] = {}
+        self._classes: dict[tuple[str, Any], type] = {}
+
+    # -- registration ----------------------------------------------------------------------------------------------
+
+    def namespaces(self) -> Iterable[ModuleType]:
+        """The host's modules in which users look for neurons."""
+        raise NotImplementedError
+
+    def classes(self, spec: Any) -> Mapping[str, type]:
+        """The node classes of a registered model: name in the host -> class."""
+        raise NotImplementedError
+
+    def patch(self) -> None:
+        """Whatever the host needs beside the names, idempotent; undone by :meth:`unpatch`."""
+
+    def unpatch(self) -> None:
+        """Undo :meth:`patch`."""
+
+    def install(self, spec: Any) -> None:
+        """Show the model's classes in the host's namespaces."""
+        self.patch()
+        for name, cls in self.classes(spec).items():
+            for space in self.namespaces():
+                existing = getattr(space, name, None)
+                if existing is None:
+                    setattr(space, name, cls)
+                elif existing is not cls:
+                    log.warning("%s already has %s.%s: left as it is", self.host, space.__name__, name)
+                    continue
+                self.installed[name] = cls
+
+    def uninstall(self) -> None:
+        """Take every name out again and undo the patches."""
+        for name, cls in self.installed.items():
+            for space in self.namespaces():
+                if vars(space).get(name) is cls:
+                    delattr(space, name)
+        self.installed.clear()
+        self.unpatch()
+
+    def cached_class(self, name: str, spec: Any, build: Any) -> type:
+        """One class per name and model, so that deactivating and activating again keeps ``isinstance`` true."""
+        key = (name, spec.target)
+        if key not in self._classes:
+            self._classes[key] = build()
+        return self._classes[key]
+
+    def resolve(self, name: str) -> type:
+        """The node class called ``name`` in this host: for unpickling and ``from adapters.host import Name``."""
+        from ..plugins import models
+
+        for spec in models().values():
+            if name in spec.names_in(self.host):
+                return self.classes(spec)[name]
+        raise AttributeError(f"no registered neuron model is called {name!r} in {self.host}")
+
+    # -- conversion ------------------------------------------------------------------------------------------------
+
+    def is_neuron(self, module: nn.Module) -> bool:
+        """Whether ``module`` is one of the host's neurons (convertible or not)."""
+        raise NotImplementedError
+
+    def why_not(self, module: nn.Module) -> str | None:
+        """The reason why this neuron has no dendritic counterpart, or None when it can be converted."""
+        raise NotImplementedError
+
+    def read(self, module: nn.Module) -> dict[str, Any]:
+        """Constructor arguments common to the host's neuron and ours, read off ``module``."""
+        raise NotImplementedError
+
+    def build(self, name: str, arguments: Mapping[str, Any]) -> nn.Module:
+        """A node of the registered model ``name`` from :meth:`read`'s arguments and the user's."""
+        from ..plugins import models
+
+        specs = models()
+        if name not in specs:
+            raise ValueError(f"to is {name!r}; registered neuron models are {', '.join(specs)}")
+        spec = specs[name]
+        return self.classes(spec)[spec.name_in(self.host)](**arguments)
+
+    def before_swap(self, root: nn.Module) -> None:
+        """Called on the model before neurons are exchanged, e.g. to clear their states."""
+
+    def after_swap(self, root: nn.Module) -> None:
+        """Called on the model after neurons were exchanged, e.g. to drop the host's caches."""
+
+
+def accepts(model_class: type, name: str) -> bool:
+    """Whether a model's constructor has the argument ``name``."""
+    return name in inspect.signature(model_class.__init__).parameters
+
+
+def split_arguments(model_class: type, arguments: Mapping[str, Any], host_names: Iterable[str], node: str) -> dict[str, Any]:
+    """The model's share of ``arguments``; raises TypeError naming an argument that nobody takes."""
+    known = set(inspect.signature(model_class.__init__).parameters) - {"self"}
+    for name in arguments:
+        if name not in known:
+            options = ", ".join(sorted(known | set(host_names)))
+            raise TypeError(f"{node} got an unexpected argument {name!r}; it takes {options}")
+    return dict(arguments)
+
+
+def merged_signature(model_class: type, host: inspect.Signature, hidden: Iterable[str] = ()) -> inspect.Signature:
+    """Signature of a node class for help() and editors: the host's own parameters, then the model's."""
+    own = [
+        p.replace(kind=inspect.Parameter.KEYWORD_ONLY)
+        for p in inspect.signature(model_class.__init__).parameters.values()
+        if p.name != "self" and p.name not in set(hidden) and p.name not in host.parameters
+        and p.kind not in (p.VAR_POSITIONAL, p.VAR_KEYWORD)
+    ]  # fmt: skip
+    shared = [p for p in host.parameters.values() if p.kind not in (p.VAR_POSITIONAL, p.VAR_KEYWORD)]
+    return inspect.Signature([*shared, *own])
