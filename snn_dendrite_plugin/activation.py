@@ -126,11 +126,12 @@ def _detach() -> None:
             _warn(f"adapter {name!r} cannot be uninstalled", error)
 
 
-def _plugins_changed() -> None:
+def _plugins_changed(removed: bool) -> None:
     """Bring active hosts up to date with the registry, after a plugin came or went at run time."""
     if not _active:
         return
-    _detach()
+    if removed:  # adapters take back all or nothing
+        _detach()
     _watch_triggers()
 
 

@@ -137,7 +137,7 @@ class _Manager(pluggy.PluginManager):
         self.add_hookspecs(hookspecs)
         self.records: dict[str, _Record] = {}
         self.unfinished: list[tuple[str, EntryPoint]] = []
-        self.listeners: list[Callable[[], None]] = []
+        self.listeners: list[Callable[[bool], None]] = []
         self.specs = _Specs()
 
     def register(self, plugin: object, name: str | None = None) -> str | None:
@@ -153,7 +153,7 @@ class _Manager(pluggy.PluginManager):
             found = f"implements the unknown hook {unknown[0]!r}" if unknown else "implements no hook"
             raise ValueError(f"plugin {registered!r} {found}; mark functions named {known} with hookimpl")
         self.records.setdefault(registered, _Record(registered))
-        self._changed()
+        self._changed(removed=False)
         return registered
 
     def unregister(self, plugin: object | None = None, name: str | None = None) -> Any:
@@ -161,13 +161,13 @@ class _Manager(pluggy.PluginManager):
         name = name if name is not None else self.get_name(plugin)
         removed = super().unregister(plugin, name)
         self.records.pop(str(name), None)
-        self._changed()
+        self._changed(removed=True)
         return removed
 
-    def _changed(self) -> None:
+    def _changed(self, removed: bool) -> None:
         self.specs = _Specs()
         for listener in self.listeners:
-            listener()
+            listener(removed)
 
     def load_entry_points(self) -> None:
         """Load the selected entry points; a broken one costs a warning."""
@@ -225,7 +225,7 @@ class _Manager(pluggy.PluginManager):
 
 _manager: _Manager | None = None
 _lock = threading.RLock()
-_listeners: list[Callable[[], None]] = []
+_listeners: list[Callable[[bool], None]] = []
 
 
 def get_manager() -> pluggy.PluginManager:
