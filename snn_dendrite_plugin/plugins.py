@@ -39,6 +39,7 @@ __all__ = [
 
 _BUILTIN = "snn_dendrite_plugin.builtin"
 _SELECTION = "SNN_DENDRITE_PLUGINS"
+_lock = threading.RLock()
 
 
 class PluginWarning(UserWarning):
@@ -117,10 +118,10 @@ def _entry_points() -> list[tuple[Distribution, EntryPoint]]:
     """Our entry points, the built-in plugin first. Parses the few files that name the group: parsing all is slow."""
     found: dict[tuple[str, str], tuple[Distribution, EntryPoint]] = {}
     for distribution in distributions():
-        text = distribution.read_text("entry_points.txt")
-        if not text or hookspecs.PROJECT not in text:
-            continue
         try:
+            text = distribution.read_text("entry_points.txt")
+            if not text or hookspecs.PROJECT not in text:
+                continue
             for entry in distribution.entry_points.select(group=hookspecs.PROJECT):
                 # A distribution seen twice on the path counts once; its name would tell, but is slow to read.
                 found.setdefault((entry.name, entry.value), (distribution, entry))
@@ -142,7 +143,12 @@ class _Manager(pluggy.PluginManager):
 
     def register(self, plugin: object, name: str | None = None) -> str | None:
         """Register ``plugin``; its models appear in the hosts already active. Raises ``ValueError`` for no hook."""
-        registered = super().register(plugin, name)
+        try:
+            registered = super().register(plugin, name)
+        except pluggy.PluginValidationError:  # a hook with wrong arguments
+            if self.is_registered(plugin):  # older pluggy leaves it half registered
+                super().unregister(plugin)
+            raise
         if registered is None:
             return None
         hooks = self.get_hookcallers(plugin) or []
@@ -206,25 +212,25 @@ class _Manager(pluggy.PluginManager):
 
     def collect(self, kind: str) -> _Specs:
         """Ask the plugins, each in its turn and guarded, for their ``kind`` of items, unless that is done already."""
-        specs = self.specs
-        hook = f"snn_dendrite_register_{kind}"
-        if hook not in specs.collected:
-            specs.collected.add(hook)
-            add = {"adapters": specs.add_adapter, "models": specs.add_model, "providers": specs.add_provider}[kind]
-            plugins = [(name, plugin) for name, plugin in self.list_name_plugin() if plugin is not None]
-            for name, plugin in plugins:
-                caller = self.subset_hook_caller(hook, [other for _, other in plugins if other is not plugin])
-                record = self.records[name]
-                try:
-                    caller(register=functools.partial(add, record))
-                except Exception as error:
-                    record.error = f"{hook} raised {type(error).__name__}: {error}"
-                    _warn(f"plugin {record} is used only in part: {record.error}")
+        with _lock:
+            specs = self.specs
+            hook = f"snn_dendrite_register_{kind}"
+            if hook not in specs.collected:
+                specs.collected.add(hook)
+                add = {"adapters": specs.add_adapter, "models": specs.add_model, "providers": specs.add_provider}[kind]
+                plugins = [(name, plugin) for name, plugin in self.list_name_plugin() if plugin is not None]
+                for name, plugin in plugins:
+                    caller = self.subset_hook_caller(hook, [other for _, other in plugins if other is not plugin])
+                    record = self.records[name]
+                    try:
+                        caller(register=functools.partial(add, record))
+                    except Exception as error:
+                        record.error = f"{hook} raised {type(error).__name__}: {error}"
+                        _warn(f"plugin {record} is used only in part: {record.error}")
         return specs
 
 
 _manager: _Manager | None = None
-_lock = threading.RLock()
 _listeners: list[Callable[[bool], None]] = []
 
 

@@ -8,6 +8,7 @@ import textwrap
 import tomllib
 from pathlib import Path
 
+import pluggy
 import pytest
 
 import snn_dendrite_plugin as sdp
@@ -129,6 +130,17 @@ def test_entry_point_to_a_missing_module_costs_one_warning(describe, tmp_path):
     assert models == OURS
     [(_, message)] = caught
     assert "'broken' of broken-neurons is not used: loading it raised ModuleNotFoundError: No module nam" in message
+
+
+@pytest.mark.parametrize("text", [b"nonsense without a target\n", b"\xff\xfe = not.text\n"])
+def test_unreadable_entry_points_cost_one_warning(describe, tmp_path, text):
+    site = install(tmp_path / "site", "garbled-neurons", "")
+    (site / "garbled_neurons-1.0.dist-info" / "entry_points.txt").write_bytes(b"[snn_dendrite_plugin]\n" + text)
+    models, _, caught = describe(site)
+    assert models == OURS
+    [(category, message)] = caught
+    assert category == "PluginWarning"
+    assert "garbled" in message
 
 
 FAULTY_HOOKS = {
@@ -263,6 +275,19 @@ def test_run_time_plugin_without_hooks_is_refused():
     with pytest.raises(ValueError, match="implements no hook; mark functions named snn_dendrite_register_adapters"):
         plugins.register_plugin(empty)
     assert not plugins.get_manager().is_registered(empty)
+
+
+def test_run_time_plugin_with_a_wrong_hook_leaves_no_trace():
+    class Wrong:
+        @sdp.hookimpl
+        def snn_dendrite_register_models(self, regist):
+            pass
+
+    wrong = Wrong()
+    for _ in range(2):  # the second time too: the first left nothing behind
+        with pytest.raises(pluggy.PluginValidationError, match="regist"):
+            plugins.register_plugin(wrong)
+    assert not plugins.get_manager().is_registered(wrong)
 
 
 def test_specs_load_their_targets():
