@@ -1,0 +1,98 @@
+"""SpikingJelly: every registered neuron model as ``spikingjelly.activation_based.neuron.<Name>``."""
+
+from __future__ import annotations
+
+import copy
+import math
+from collections.abc import Mapping
+from typing import Any
+
+from torch import nn
+
+from ..base import HostAdapter
+
+__all__ = ["SpikingJellyAdapter", "adapter"]
+
+
+class SpikingJellyAdapter(HostAdapter):
+    """Nodes in ``spikingjelly.activation_based.neuron``, and what conversion needs to know of this host's neurons."""
+
+    host = "spikingjelly"
+
+    def namespaces(self):
+        from spikingjelly.activation_based import neuron
+
+        return (neuron,)
+
+    def classes(self, spec: Any) -> Mapping[str, type]:
+        from .shell import node_class
+
+        name = spec.name_in(self.host)
+        return {name: self.cached_class(name, spec, lambda: node_class(name, spec.load()))}
+
+    # -- conversion ------------------------------------------------------------------------------------------------
+
+    def _leaky(self) -> dict[type, str]:
+        from spikingjelly.activation_based import neuron
+
+        known = ("IFNode", "LIFNode", "ParametricLIFNode", "SimpleIFNode", "SimpleLIFNode")
+        return {getattr(neuron, name): name for name in known if hasattr(neuron, name)}
+
+    def is_neuron(self, module: nn.Module) -> bool:
+        from spikingjelly.activation_based import base, neuron
+
+        if isinstance(module, (neuron.BaseNode, neuron.SimpleBaseNode)):
+            return True
+        return type(module).__module__.startswith(neuron.__name__) and isinstance(module, (base.MemoryModule, base.StepModule))
+
+    def why_not(self, module: nn.Module) -> str | None:
+        from .shell import PluginNode
+
+        if isinstance(module, PluginNode):
+            return f"is already a {type(module).__name__}"
+        if type(module) in self._leaky():
+            return None
+        return f"{type(module).__name__} is not a leaky or perfect integrator: its dynamics would change"
+
+    def read(self, module: nn.Module) -> dict[str, Any]:
+        name = self._leaky()[type(module)]
+        arguments: dict[str, Any] = {
+            "v_threshold": module.v_threshold,
+            "v_reset": module.v_reset,
+            "surrogate_function": copy.deepcopy(module.surrogate_function),
+            "detach_reset": module.detach_reset,
+            "step_mode": module.step_mode,
+        }
+        if hasattr(module, "store_v_seq"):
+            arguments["store_v_seq"] = module.store_v_seq
+        if name == "ParametricLIFNode":
+            arguments["tau"] = 1 / module.w.detach().double().sigmoid().item()
+            arguments["decay_input"] = module.decay_input
+            arguments["learn_beta"] = True
+        elif name.endswith("LIFNode"):
+            arguments["tau"], arguments["decay_input"] = module.tau, module.decay_input
+        else:
+            arguments["tau"], arguments["decay_input"] = math.inf, False
+        return arguments
+
+    def before_swap(self, root: nn.Module) -> None:
+        from spikingjelly.activation_based import functional
+
+        functional.reset_net(root)
+
+    def after_swap(self, root: nn.Module) -> None:
+        from spikingjelly.activation_based import functional
+
+        invalidate = getattr(functional, "invalidate_reset_cache", None)
+        if invalidate is not None:
+            for module in root.modules():
+                invalidate(module)
+
+
+adapter = SpikingJellyAdapter()
+
+
+def __getattr__(name: str) -> Any:
+    if name.startswith("_"):
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    return adapter.resolve(name)

@@ -1,0 +1,191 @@
+"""One node class for every neuron model: a model with SpikingJelly's manners."""
+
+from __future__ import annotations
+
+import inspect
+import logging
+import math
+from collections.abc import Callable
+from typing import Any
+
+import torch
+from spikingjelly.activation_based import neuron, surrogate
+from torch import Tensor, nn
+
+from ...kernels.soma_dendrite.contract import state_dtype
+from ...neurons.base import Firing, NeuronModel
+from ..base import accepts, merged_signature, split_arguments
+from .surrogates import read_surrogate
+
+__all__ = ["PluginNode", "node_class"]
+
+log = logging.getLogger("snn_dendrite_plugin")
+_said: set[type] = set()
+
+
+class PluginNode(neuron.BaseNode):
+    """A registered neuron model as a SpikingJelly node; subclasses name the model. See :func:`node_class`."""
+
+    model_class: type[NeuronModel]
+
+    def __init__(
+        self,
+        *model_arguments: Any,
+        tau: float = 2.0,
+        decay_input: bool | None = None,
+        v_threshold: float | Tensor = 1.0,
+        v_reset: float | None = 0.0,
+        surrogate_function: Callable[[Tensor], Tensor] | None = None,
+        detach_reset: bool = False,
+        step_mode: str = "s",
+        store_v_seq: bool = False,
+        fire_once: bool = False,
+        **model_options: Any,
+    ) -> None:
+        name, model_class = type(self).__name__, self.model_class
+        options = split_arguments(model_class, model_options, _HOST_SIGNATURE.parameters, name)
+        leaky = accepts(model_class, "beta")
+        if leaky:
+            options.setdefault("beta", 1 - 1 / _number("tau", tau, above=1.0))
+            if accepts(model_class, "decay_input"):
+                auto = inspect.signature(model_class.__init__).parameters["decay_input"].default
+                options["decay_input"] = (True if auto is False else auto) if decay_input is None else bool(decay_input)
+            if accepts(model_class, "rest"):
+                options.setdefault("rest", 0.0 if v_reset is None else _number("v_reset", v_reset))
+        super().__init__(
+            v_threshold=1.0 if isinstance(v_threshold, Tensor) else _number("v_threshold", v_threshold),
+            v_reset=None if v_reset is None else _number("v_reset", v_reset),
+            surrogate_function=surrogate.Sigmoid() if surrogate_function is None else surrogate_function,
+            detach_reset=bool(detach_reset),
+            step_mode=step_mode,
+            store_v_seq=store_v_seq,
+        )
+        if isinstance(v_threshold, Tensor):  # a learned or per-channel threshold, which BaseNode's own check refuses
+            if isinstance(v_threshold, nn.Parameter):
+                self.v_threshold = v_threshold
+            else:
+                del self.v_threshold
+                self.register_buffer("v_threshold", v_threshold)
+        self.fire_once = bool(fire_once)
+        self.model = model_class(*model_arguments, **options)
+        self.tau = tau if leaky else None
+        for state, value in list(self.model.states.items())[1:]:
+            self.register_memory(state, float(value))
+        if self.fire_once:
+            self.register_memory("fired", 0.0)
+
+    # -- firing ----------------------------------------------------------------------------------------------------
+
+    def firing(self) -> Firing:
+        """Threshold, reset and surrogate of this node, read anew at every call: all of them may be changed in place."""
+        known = read_surrogate(self.surrogate_function)
+        if known is None and not torch.compiler.is_compiling() and type(self.surrogate_function) not in _said:
+            _said.add(type(self.surrogate_function))
+            log.info("%s is not in the surrogate table: the reference path runs it", type(self.surrogate_function).__name__)
+        return Firing(
+            threshold=self.v_threshold,
+            reset="soft" if self.v_reset is None else "hard",
+            v_reset=0.0 if self.v_reset is None else float(self.v_reset),
+            timing="at_once",
+            strict=False,
+            detach=self.detach_reset,
+            fire_once=self.fire_once,
+            surrogate=self.surrogate_function if known is None else known,
+            allowed=None,
+        )
+
+    # -- the host's functional contract ----------------------------------------------------------------------------
+
+    def materialize_states(self, inputs: tuple[Any, ...], states: tuple[Any, ...], step_mode: str) -> tuple[Any, ...]:
+        """Every state as a tensor in the state dtype; one of another shape (a new batch size) starts from reset."""
+        x = inputs[0]
+        if not isinstance(x, Tensor) or not x.is_floating_point():
+            found = x.dtype if isinstance(x, Tensor) else type(x).__name__
+            raise TypeError(f"{type(self).__name__} got an input of {found}; it takes a floating point tensor")
+        if step_mode == "m":
+            if x.dim() == 0 or x.shape[0] == 0:
+                raise ValueError(f"{type(self).__name__} got an empty sequence, x_seq {tuple(x.shape)}; it needs T >= 1")
+            x = x[0]
+        firing = self.firing()
+        fresh = None
+        ready = []
+        shapes = self.model.state_shapes(x.shape)
+        shapes = (*shapes, shapes[0]) if self.fire_once else shapes
+        dtype = state_dtype(x.dtype)
+        for i, (state, shape) in enumerate(zip(states, shapes, strict=True)):
+            if isinstance(state, Tensor) and tuple(state.shape) == tuple(shape):
+                ready.append(state.to(device=x.device, dtype=dtype))
+                continue
+            if isinstance(state, (int, float)):
+                ready.append(torch.full(tuple(shape), float(state), dtype=dtype, device=x.device))
+                continue
+            fresh = self.model.init_states(x, firing) if fresh is None else fresh
+            ready.append(fresh[i])
+        return tuple(ready)
+
+    def single_step_functional_forward(self, inputs, states, **kwargs):
+        spikes, states = self.model.advance(inputs[0], states, self.firing())
+        return (spikes,), states
+
+    def multi_step_functional_forward(self, inputs, states, **kwargs):
+        spikes, states = self.model.sequence(inputs[0], states, self.firing())
+        return (spikes,), states
+
+    def multi_step_forward(self, x_seq: Tensor, *args: Any, **kwargs: Any):
+        if not self.store_v_seq:
+            return super().multi_step_forward(x_seq, *args, **kwargs)
+        states = self.materialize_states((x_seq,), tuple(self._memories.values()), "m")
+        spikes, states, v_seq = self.model.sequence(x_seq, states, self.firing(), record=True)
+        for name, value in zip(self._memories, states, strict=True):
+            self._memories[name] = value
+        self.v_seq = v_seq
+        return spikes
+
+    def extra_repr(self) -> str:
+        once = ", fire_once=True" if self.fire_once else ""
+        return super().extra_repr() + (f", tau={self.tau}" if self.tau is not None else "") + once
+
+    def __reduce__(self):
+        # A class resolved by name through the adapter, so that a fresh process can unpickle it.
+        return _rebuild, (type(self).__name__,), self.__dict__
+
+
+_HOST_SIGNATURE = inspect.Signature(
+    [
+        p.replace(kind=inspect.Parameter.KEYWORD_ONLY)
+        for p in inspect.signature(PluginNode.__init__).parameters.values()
+        if p.name != "self" and p.kind is p.KEYWORD_ONLY
+    ]
+)
+
+
+def _rebuild(name: str) -> PluginNode:
+    from . import adapter
+
+    cls = adapter.resolve(name)
+    return cls.__new__(cls)
+
+
+def _number(name: str, value: Any, above: float | None = None) -> float:
+    if isinstance(value, bool) or not isinstance(value, (int, float)) or math.isnan(value):
+        raise TypeError(f"{name} is {value!r}; it must be a number")
+    if above is not None and not value > above:
+        raise ValueError(f"{name} is {value!r}; it must be greater than {above}")
+    return float(value)
+
+
+def node_class(name: str, model_class: type[NeuronModel]) -> type[PluginNode]:
+    """A SpikingJelly node class for a model, with the model's documentation and the merged signature."""
+    host = _HOST_SIGNATURE
+    if not accepts(model_class, "beta"):
+        host = host.replace(parameters=[p for p in host.parameters.values() if p.name not in ("tau", "decay_input")])
+    doc = (
+        f"{inspect.getdoc(model_class) or name}\n\nAs a SpikingJelly node: ``tau`` gives beta = 1 - 1/tau (``inf``: no leak), "
+        f"``v_threshold``, ``v_reset`` (None: soft reset), ``surrogate_function``, ``detach_reset``, ``step_mode`` and "
+        f"``store_v_seq`` are LIFNode's; ``fire_once`` allows one spike per neuron until ``reset``. A ``v_threshold`` tensor is "
+        f"one value or one per channel, learned when it is a Parameter."
+    )
+    cls = type(name, (PluginNode,), {"model_class": model_class, "__doc__": doc})
+    cls.__module__ = "snn_dendrite_plugin.adapters.spikingjelly"
+    cls.__signature__ = merged_signature(model_class, host, hidden=("beta", "rest"))
+    return cls
