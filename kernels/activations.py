@@ -50,7 +50,7 @@ def _one(v: Tensor) -> Tensor:
 _ROWS: list[tuple[str, Callable[[Tensor], Tensor], Callable[[Tensor], Tensor]]] = [
     ("identity", lambda v: v, _one),
     ("relu", lambda v: v.clamp(min=0), lambda v: (v > 0).to(v.dtype)),
-    ("leaky_relu", lambda v: torch.where(v > 0, v, LEAKY_SLOPE * v), lambda v: torch.where(v > 0, 1.0, LEAKY_SLOPE).to(v.dtype)),
+    ("leaky_relu", lambda v: torch.where(v > 0, v, LEAKY_SLOPE * v), lambda v: torch.where(v > 0, v.new_tensor(1.0), v.new_tensor(LEAKY_SLOPE))),
     ("mexican_hat", _mexican_hat, _mexican_hat_derivative),
     ("tanh", torch.tanh, lambda v: 1 - torch.tanh(v) ** 2),
     ("sigmoid", torch.sigmoid, lambda v: torch.sigmoid(v) * (1 - torch.sigmoid(v))),

@@ -27,6 +27,11 @@ class Kind(NamedTuple):
     derivative: Callable[[Tensor, float, float], Tensor]
 
 
+def _pick(condition: Tensor, yes: float, no: float, like: Tensor) -> Tensor:
+    """``torch.where`` of two numbers, in the dtype of ``like`` (two bare numbers would give float32)."""
+    return torch.where(condition, like.new_tensor(yes), like.new_tensor(no))
+
+
 def _fourier(x: Tensor, n: float, period: float) -> Tensor:
     w = 2 * math.pi / period
     total = torch.zeros_like(x)
@@ -50,17 +55,17 @@ _ROWS: list[tuple[str, tuple[tuple[str, float], ...], Callable[[Tensor, float, f
     ("super_spike", (("alpha", 1.0),), lambda x, a, b: a / (1 + x.abs()) ** 2),
     ("erf", (("alpha", 2.0),), lambda x, a, b: a / math.sqrt(math.pi) * torch.exp(-((a * x) ** 2))),
     ("nonzero_sign_log_abs", (("alpha", 1.0),), lambda x, a, b: 1 / (1 / a + x.abs())),
-    ("piecewise_leaky_relu", (("w", 1.0), ("c", 0.01)), lambda x, a, b: torch.where(x.abs() < a, 1 / (2 * a), b)),
+    ("piecewise_leaky_relu", (("w", 1.0), ("c", 0.01)), lambda x, a, b: _pick(x.abs() < a, 1 / (2 * a), b, x)),
     ("s2nn", (("alpha", 4.0), ("beta", 1.0)), lambda x, a, b: torch.where(x < 0, _sigmoid(x, a), b / (x.clamp(min=0) + 1))),
     ("q_pseudo_spike", (("alpha", 2.0),), lambda x, a, b: (1 + 2 / (a - 1) * x.abs()) ** (-a)),
-    ("leaky_k_relu", (("leak", 0.0), ("k", 1.0)), lambda x, a, b: torch.where(x >= 0, b, a)),
+    ("leaky_k_relu", (("leak", 0.0), ("k", 1.0)), lambda x, a, b: _pick(x >= 0, b, a, x)),
     ("fake_numerical_gradient", (("alpha", 0.3),), lambda x, a, b: (1 / x.abs()).clamp(max=a)),
     ("log_tailed_relu", (("alpha", 0.0),), lambda x, a, b: torch.where(x > 0, 1 / x.clamp(min=1.0), a)),
     ("straight_through", (), lambda x, a, b: torch.ones_like(x)),
-    ("rect", (("alpha", 1.0),), lambda x, a, b: torch.where(x.abs() < 0.5 / a, a, 0.0)),
+    ("rect", (("alpha", 1.0),), lambda x, a, b: _pick(x.abs() < 0.5 / a, a, 0.0, x)),
     ("fast_sigmoid", (("slope", 25.0),), lambda x, a, b: 1 / (1 + a * x.abs()) ** 2),
-    ("triangular", (("threshold", 1.0),), lambda x, a, b: torch.where(x >= 0, -a, a)),
-    ("heaviside", (), lambda x, a, b: torch.where(x > 0, 1.0, 0.0)),
+    ("triangular", (("threshold", 1.0),), lambda x, a, b: _pick(x >= 0, -a, a, x)),
+    ("heaviside", (), lambda x, a, b: _pick(x > 0, 1.0, 0.0, x)),
     ("spike_rate_escape", (("beta", 1.0), ("slope", 25.0)), lambda x, a, b: b * torch.exp(-a * (x - 1).abs())),
     ("sparse_fast_sigmoid", (("slope", 25.0), ("B", 1.0)), lambda x, a, b: torch.where(x > b, 1 / (1 + a * x.abs()) ** 2, 0.0)),
     ("squarewave_fourier_series", (("n", 2.0), ("T_period", 8.0)), _fourier),
@@ -102,7 +107,7 @@ class Surrogate:
 
 def derivative(x: Tensor, surrogate: Surrogate) -> Tensor:
     """The surrogate derivative at ``x = h - v_threshold``; same shape and dtype as ``x``."""
-    return KINDS[surrogate.kind].derivative(x, surrogate.a, surrogate.b).to(x.dtype)
+    return KINDS[surrogate.kind].derivative(x, surrogate.a, surrogate.b)
 
 
 class _Spike(torch.autograd.Function):

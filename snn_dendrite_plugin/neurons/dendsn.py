@@ -176,7 +176,7 @@ class DendSN(SomaDendriteModel):
         if self.learn_beta:
             beta = self._value("beta", dtype)
             theta = torch.cat(((1 - beta) * self.rest, beta), dim=1)
-            scale = 1 - beta if self.decay_input else None
+            scale = 1 - beta if self.decay_input else 1.0
         else:
             theta, scale = self._value("theta", dtype), self.input_scale
         if isinstance(scale, Tensor):
