@@ -1,4 +1,4 @@
-"""Time to first spike, clock-driven: the ReLU network in binary spikes (Stanojevic et al. 2024, Nat. Commun. 15:6793)."""
+"""TTFS: time to first spike on a clock, the ReLU network in binary spikes (Stanojevic et al. 2024)."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ __all__ = ["TTFS"]
 
 
 class TTFS(NeuronModel):
-    r"""Time-to-first-spike neuron on a clock: at most one spike per window of ``steps`` steps, and its time is the value.
+    r"""Time-to-first-spike neuron on a clock: at most one spike per window of ``steps`` steps; its time is the value.
 
     It takes a linear layer, without the layer's bias, applied to the binary spikes of the layer before. With
     :math:`T` = ``steps``, windows :math:`R_{in}` and :math:`R`, and :math:`dt = R / T`:
@@ -29,9 +29,10 @@ class TTFS(NeuronModel):
 
     so a spike in bin k stands for the value :math:`(T - k - 1/2)\, dt`: a ReLU whose activation is rounded to T levels.
     ``V <= 0`` is silent; ``V > R`` saturates and fires in the first bin. The gradient is straight through the rounding,
-    and zero for silent and saturated neurons. Equations: :mod:`snn_dendrite_plugin.kernels.ttfs.contract`; the closed form
-    and the mapping are the paper's, putting them on a clock is ours. The host's threshold, reset and surrogate have no
-    effect here: the threshold is the window, and the window's end is the reset.
+    and zero for silent and saturated neurons. The neuron and its mapping to the ReLU are those of Stanojevic et al.
+    2024, Nat. Commun. 15:6793 (equations in :mod:`snn_dendrite_plugin.kernels.ttfs.contract`); putting it on a clock is
+    ours. The host's threshold, reset and surrogate have no effect here: the threshold is the window, and the window's
+    end is the reset.
 
     Shapes: sequence ``[W * steps, N, C, *]`` (W windows, one after the other); step ``[N, C, *]``. Durations are in the
     unit of the activations; a step lasts ``window / steps``.
@@ -88,7 +89,8 @@ class TTFS(NeuronModel):
             start = torch.as_tensor(bias).detach().clone()
             start = start if start.is_floating_point() else start.to(torch.get_default_dtype())
             if start.dim() < 1 or (channels is not None and start.shape[0] != channels):
-                raise ValueError(f"bias has shape {tuple(start.shape)}; it must be [C] or [C, *] with C={channels or 'any'}")
+                shape = tuple(start.shape)
+                raise ValueError(f"bias has shape {shape}; it must be [C] or [C, *] with C={channels or 'any'}")
             self.bias = nn.Parameter(start)
 
     # -- parameters ------------------------------------------------------------------------------------------------
@@ -126,7 +128,7 @@ class TTFS(NeuronModel):
             raise ValueError(f"x has the step shape {tuple(shape)}; a TTFS neuron with a bias needs [N, C, *]")
         self.prepare(shape[1])
         bias = self.bias
-        if bias.dim() not in (1, len(shape) - 1) or bias.shape[0] != shape[1]:
+        if bias.shape != tuple(shape[1 : 1 + bias.dim()]) or bias.dim() not in (1, len(shape) - 1):
             raise ValueError(f"x has the step shape {tuple(shape)}, which does not fit the bias {tuple(bias.shape)}")
         return bias.to(dtype).reshape(1, *bias.shape, *[1] * (len(shape) - 1 - bias.dim()))
 

@@ -1,0 +1,113 @@
+"""The clock-driven TTFS pair as registered torch operators.
+
+``snn_dendrite::ttfs`` and its backward are opaque to ``torch.compile``, have fake implementations, and pick a provider
+when they run. Backward keeps the potentials, one value per neuron and window, and neither the input nor the spikes.
+"""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from ..providers import choose
+from ..soma_dendrite.contract import state_dtype
+from . import reference
+from .contract import Settings
+
+__all__ = ["ttfs"]
+
+
+@torch.library.custom_op("snn_dendrite::ttfs", mutates_args=())
+def _forward(x: Tensor, bias: Tensor | None, windows: Tensor, steps: int) -> tuple[Tensor, Tensor]:
+    settings = Settings(steps)
+    spikes, potentials = choose("ttfs", x.device, x.dtype, settings).forward(x, bias, windows, settings)
+    return spikes.contiguous(), potentials.contiguous()
+
+
+@_forward.register_fake
+def _(x, bias, windows, steps):
+    return x.new_empty(x.shape), windows.new_empty((x.shape[0] // steps, *x.shape[1:]))
+
+
+@torch.library.custom_op("snn_dendrite::ttfs_backward", mutates_args=())
+def _backward(
+    spikes: Tensor, potentials: Tensor | None, saved: Tensor, bias: Tensor | None, windows: Tensor, steps: int
+) -> tuple[Tensor, Tensor]:
+    settings = Settings(steps)
+    provider = choose("ttfs", saved.device, spikes.dtype, settings)
+    gx, g_bias = provider.backward(spikes, potentials, saved, bias, windows, settings)
+    return gx.contiguous(), saved.new_empty(0) if g_bias is None else g_bias.contiguous()
+
+
+@_backward.register_fake
+def _(spikes, potentials, saved, bias, windows, steps):
+    return spikes.new_empty(spikes.shape), saved.new_empty(0 if bias is None else bias.shape)
+
+
+def _setup_context(ctx, inputs, output) -> None:
+    x, bias, windows, ctx.steps = inputs
+    ctx.set_materialize_grads(False)
+    ctx.dtype, ctx.shape = x.dtype, x.shape
+    ctx.save_for_backward(output[1], bias, windows)
+
+
+def _autograd(ctx, g_spikes, g_potentials):
+    if g_spikes is None and g_potentials is None:
+        return None, None, None, None
+    saved, bias, windows = ctx.saved_tensors
+    if g_spikes is None:
+        g_spikes = saved.new_zeros(ctx.shape, dtype=ctx.dtype)
+    if torch.is_grad_enabled() and not torch.compiler.is_compiling():  # second order: the formula is linear in g
+        gx, g_bias = reference.backward(g_spikes, g_potentials, saved.detach(), bias, windows, Settings(ctx.steps))
+    else:
+        gx, g_bias = _backward(g_spikes, g_potentials, saved, bias, windows, ctx.steps)
+    return gx, None if bias is None else g_bias, None, None
+
+
+torch.library.register_autograd("snn_dendrite::ttfs", _autograd, setup_context=_setup_context)
+
+
+def ttfs(x: Tensor, bias: Tensor | None, windows: Tensor, steps: int) -> tuple[Tensor, Tensor]:
+    """Run whole windows through clock-driven TTFS neurons, differentiably. Shapes and equations as in :mod:`.contract`.
+
+    Args:
+        x: charge currents ``[W * steps, N, C, *]``: a linear layer, without its bias, applied to binary spikes.
+        bias: added to the potential once per window; broadcasts against ``[N, C, *]``, first size 1; or None.
+        windows: tensor ``(R_in, R)``, the durations of the input's and of the own window; no gradient.
+        steps: time steps per window.
+
+    Returns:
+        spikes ``[W * steps, N, C, *]`` in x's dtype, at most one per window, and potentials ``[W, N, C, *]``.
+
+    Raises:
+        ValueError, TypeError: the length is no multiple of ``steps``, or a shape, device or dtype breaks the contract.
+        ProviderError: an explicitly chosen provider cannot run the call.
+
+    Example::
+
+        >>> x = torch.zeros(4, 1, 1)
+        >>> x[1] = 1.0                                       # a spike of value (4 - 1 - 1/2) / 4
+        >>> spikes, potential = ttfs(x, None, torch.tensor([1.0, 1.0]), 4)
+        >>> potential.item(), spikes.flatten().tolist()
+        (0.625, [0.0, 1.0, 0.0, 0.0])
+    """
+    Settings(steps)
+    if not x.is_floating_point():
+        raise TypeError(f"x has dtype {x.dtype}; spiking neurons take a floating point input")
+    if x.dim() < 1 or x.shape[0] == 0 or x.shape[0] % steps:
+        raise ValueError(f"x has shape {tuple(x.shape)}; its length must be a positive multiple of steps={steps}")
+    dtype = state_dtype(x.dtype)
+    for name, value in (("bias", bias), ("windows", windows)):
+        if value is not None and value.dtype != dtype:
+            raise TypeError(f"{name} has dtype {value.dtype}; with x of {x.dtype} it must be {dtype}")
+        if value is not None and value.device != x.device:
+            raise ValueError(f"{name} is on {value.device} but x is on {x.device}; all tensors must share a device")
+    if windows.shape != (2,):
+        raise ValueError(f"windows has shape {tuple(windows.shape)}; it must hold the two durations (R_in, R)")
+    if bias is not None and (
+        bias.dim() != x.dim() - 1
+        or bias.shape[0] != 1
+        or any(b not in (1, s) for b, s in zip(bias.shape[1:], x.shape[2:], strict=True))
+    ):
+        raise ValueError(f"bias has shape {tuple(bias.shape)}; it must be (1, C, *) against x {tuple(x.shape)}")
+    return _forward(x, bias, windows, steps)
