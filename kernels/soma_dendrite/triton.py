@@ -1,0 +1,350 @@
+"""The Triton provider of the soma-dendrite pair: which kernel to build for a call, and its launch.
+
+Importing this module does not import triton. Under ``TRITON_INTERPRET=1`` (set before triton is imported) the same kernels
+run on CPU tensors, slowly: that is how they are tested without a GPU. Spikes and the gradient of ``x`` are dense, channels
+last when ``x`` is; states and their gradients are contiguous. ``x`` and the gradient of the spikes are read through their
+strides; they are copied only if their positions cannot be numbered by one stride.
+"""
+
+from __future__ import annotations
+
+import functools
+import importlib.util
+import math
+import os
+from types import ModuleType
+from typing import Any, NamedTuple
+
+import torch
+from torch import Tensor
+
+from .contract import Gradients, Inputs, Outputs, Settings, dimensions, state_dtype
+
+__all__ = ["TritonProvider", "provider"]
+
+OLDEST_TRITON = (3, 3)  # tuples inside kernels
+MOST_BRANCHES = 32  # code and registers grow with every branch
+WARPS = 4
+BLOCK = 128  # one neuron per thread: a segment of states must fit into its registers
+REGISTERS = 48  # values of a segment that the backward kernel may hold per neuron
+LOADS = 16  # inputs per neuron that the forward kernel loads ahead
+LONGEST_SEGMENT = 16
+PROGRAMS_PER_PROCESSOR = 8  # two waves at four resident programs
+DTYPES = (torch.float16, torch.bfloat16, torch.float32, torch.float64)
+PARAMETERS = ("alpha", "gain", "offset", "strength", "direct", "theta", "threshold")
+
+
+def _next_power(n: int) -> int:
+    return 1 << max(0, n - 1).bit_length()
+
+
+def _previous_power(n: int) -> int:
+    return 1 << max(1, n).bit_length() - 1
+
+
+@functools.cache
+def _missing() -> str | None:
+    """Why triton cannot be used at all."""
+    if importlib.util.find_spec("triton") is None:
+        return "triton is not installed; install `snn-dendrite-plugin[triton]`"
+    try:
+        import triton
+
+        version = tuple(int(part) for part in triton.__version__.split(".")[:2])
+        if version < OLDEST_TRITON:
+            return f"triton is {triton.__version__}; {'.'.join(map(str, OLDEST_TRITON))} or newer is needed"
+        _kernels()
+    except Exception as error:  # a broken installation must cost a reason, not the run
+        return f"triton cannot be imported: {type(error).__name__}: {error}"
+    return None
+
+
+@functools.cache
+def _kernels() -> ModuleType:
+    from . import triton_kernels
+
+    return triton_kernels
+
+
+def _interpreted() -> bool:
+    from triton.runtime import JITFunction
+
+    return not isinstance(_kernels().forward_kernel, JITFunction)
+
+
+class _Grid(NamedTuple):
+    """How neurons are laid over lanes: sizes and strides as the kernels see them, after merging dimensions."""
+
+    n: int
+    c: int
+    l: int  # noqa: E741 - the field's name of the flattened positions
+    channels_fast: bool
+    x: tuple[int, ...]  # strides t, n, c, b, l
+    gs: tuple[int, ...]  # strides t, n, c, l
+    block_c: int
+    wide: bool
+
+    @property
+    def blocks_c(self) -> int:
+        return -(-self.c // self.block_c)
+
+    @property
+    def blocks_j(self) -> int:
+        return -(-self.n * self.l // (BLOCK // self.block_c))
+
+
+def _position_stride(tensor: Tensor, lead: int) -> int | None:
+    """The one stride that numbers all dimensions from ``lead`` on, or None."""
+    stride, size = None, 1
+    for extent, step in zip(reversed(tensor.shape[lead:]), reversed(tensor.stride()[lead:]), strict=True):
+        if extent == 1:
+            continue
+        if stride is None:
+            stride = step
+        elif step != stride * size:
+            return None
+        size *= extent
+    return 1 if stride is None else stride
+
+
+def _readable(tensor: Tensor) -> tuple[Tensor, int]:
+    """The tensor, copied if it must be, and its position stride."""
+    stride = _position_stride(tensor, 3)
+    return (tensor, stride) if stride is not None else (tensor.contiguous(), 1)
+
+
+def _merges(sizes: tuple[int, ...], strides: tuple[int, ...]) -> bool:
+    """Whether dimensions, outermost first, are one dimension of the last stride."""
+    expected = strides[-1]
+    for size, stride in zip(reversed(sizes), reversed(strides), strict=True):
+        if size != 1 and stride != expected:
+            return False
+        expected = expected * size if size != 1 else expected
+    return True
+
+
+def _innermost(sizes: tuple[int, ...], strides: tuple[int, ...]) -> int:
+    return next((stride for size, stride in zip(reversed(sizes), reversed(strides), strict=True) if size != 1), 1)
+
+
+def _tile(c: int, l: int, channels_fast: bool) -> int:  # noqa: E741
+    """Channels of a block, when a block may not mix channels freely: few lanes idle, neighbours in memory together."""
+    if c == 1:
+        return 1
+    if channels_fast:
+        for width in (128, 64, 32, 16):
+            if width <= BLOCK and -(-c // width) * width <= 1.125 * c:
+                return width
+        return min(BLOCK, _next_power(c))
+    return min(BLOCK // min(BLOCK, _next_power(l)), _next_power(c))
+
+
+def _grid(x: Tensor, x_l: int, gs: Tensor | None, gs_l: int, settings: Settings, per_channel: bool) -> _Grid:
+    _, n, c, fan, l = dimensions(x, settings)  # noqa: E741
+    xt, xn, xc = x.stride()[:3]
+    xs = (xt, xn, xc * fan, xc, x_l)
+    gss = (0, 0, 0, 0) if gs is None else (*gs.stride()[:3], gs_l)
+    channels_fast = l == 1 or (fan * c > 1 and abs(xc) < x_l)
+    extent = sum((size - 1) * stride for size, stride in zip((n, c, fan, l), xs[1:], strict=True))
+    extent = max(extent, sum((size - 1) * stride for size, stride in zip((n, c, l), gss[1:], strict=True)))
+    wide = max(extent, n * c * l * max(1, settings.branches)) >= 2**30
+    pairs = (xs[1:3], gss[1:3])
+    if not per_channel and all(_merges((n, c), pair) for pair in pairs) and (l == 1 or not channels_fast):
+        xs = (xt, _innermost((n, c), xs[1:3]), 0, xc, x_l)
+        gss = (gss[0], _innermost((n, c), gss[1:3]), 0, gss[3])
+        n, c = n * c, 1
+        whole = all(_merges((n, l), (strides[1], strides[-1])) for strides in (xs, gss))
+        if settings.branches == 0 and l > 1 and whole:
+            xs = (xt, 0, 0, xc, x_l)
+            n, l = 1, n * l  # noqa: E741
+    return _Grid(n, c, l, channels_fast, xs, gss, _tile(c, l, channels_fast), wide)
+
+
+def _dense(x: Tensor, channels: int, channels_fast: bool) -> Tensor:
+    """An uninitialised ``[T, N, channels, *]`` like x, dense, channels innermost or not."""
+    t, n, _, *space = x.shape
+    if channels_fast and space:
+        return x.new_empty((t, n, *space, channels)).movedim(-1, 2)
+    return x.new_empty((t, n, channels, *space))
+
+
+def _segment(t_steps: int, most: int) -> int:
+    return min(_next_power(t_steps), LONGEST_SEGMENT, _previous_power(most))
+
+
+def _mode(parameter: Tensor | None, channels: int) -> int:
+    if parameter is None:
+        return 0
+    return 1 if parameter.shape[0] == 1 or channels == 1 else 2
+
+
+def _static(inputs: Inputs, settings: Settings, grid: _Grid, fan: int, modes: dict[str, int], backward: bool) -> Any:
+    from .triton_functions import PACKABLE, Static
+
+    t_steps, b = inputs.x.shape[0], settings.branches
+    if backward:  # per step: v, u, h, the spikes' gradient, the summed input; x too if something needs it again
+        held = b + 4 + (fan if inputs.gain is not None else 0)
+        segment = _segment(t_steps, REGISTERS * (1 if inputs.u.dtype == torch.float32 else 2) // (2 * held) * 2)
+    else:
+        segment = _segment(t_steps, max(1, LOADS // fan))
+    fold = settings.wiring == "fold" and fan in PACKABLE
+    return Static(
+        branches=b,
+        fan=fan,
+        activation=settings.activation if b else "identity",
+        reset=settings.reset,
+        timing=settings.timing,
+        strict=settings.strict,
+        detach=settings.detach and backward,
+        fire_once=settings.fire_once,
+        clamp=settings.clamp_low != -math.inf or settings.clamp_high != math.inf,
+        surrogate=settings.surrogate if backward else "",
+        coefficients=inputs.theta.shape[1],
+        **modes,
+        double=inputs.u.dtype == torch.float64,
+        channels_fast=grid.channels_fast,
+        packed_x=fold and grid.x[3] == 1,
+        packed_gx=fold and grid.channels_fast,
+        packed_v=b in PACKABLE and grid.l == 1,
+        wide=grid.wide,
+        block=BLOCK,
+        block_c=grid.block_c,
+        segment=segment,
+        even=t_steps % segment == 0,
+        long=backward and t_steps > segment,
+    )
+
+
+@functools.cache
+def _processors(device: torch.device) -> int:
+    return torch.cuda.get_device_properties(device).multi_processor_count if device.type == "cuda" else 1
+
+
+def _launch(kernel: Any, programs: int, *arguments: Any) -> None:
+    # no contraction into fused multiply-adds: forward, backward and the reference must round alike at the threshold
+    kernel[(programs,)](*arguments, num_warps=WARPS, num_stages=1, enable_fp_fusion=False)
+
+
+def _on(device: torch.device) -> Any:
+    return torch.cuda.device(device) if device.type == "cuda" else torch.no_grad()
+
+
+class TritonProvider:
+    """The fused kernels on CUDA devices; on CPU tensors under Triton's interpreter."""
+
+    name = "triton"
+    automatic_devices = ("cuda",)  # the interpreter is for tests, never for speed
+
+    def why_not(self, device: torch.device, dtype: torch.dtype, settings: Settings) -> str | None:
+        device = torch.device(device)
+        if device.type not in ("cuda", "cpu"):
+            return f"triton kernels run on cuda devices, not on {device.type}"
+        if device.type == "cpu" and os.environ.get("TRITON_INTERPRET") != "1":
+            return "triton runs on CPU tensors only under TRITON_INTERPRET=1"
+        if dtype not in DTYPES:
+            return f"dtype is {dtype}; the triton kernels take {', '.join(str(d) for d in DTYPES)}"
+        if settings.branches > MOST_BRANCHES:
+            return f"branches is {settings.branches}; the triton kernels hold at most {MOST_BRANCHES} in registers"
+        reason = _missing()
+        if reason is None and device.type == "cpu" and not _interpreted():
+            reason = "TRITON_INTERPRET=1 was set after triton was imported; set it before"
+        return reason
+
+    @torch.no_grad()
+    def forward(self, inputs: Inputs, settings: Settings) -> Outputs:
+        x, x_l = _readable(inputs.x)
+        t, n, c, fan, _ = dimensions(x, settings)
+        inputs = _prepared(inputs, x)
+        modes = {name: _mode(getattr(inputs, name), c) for name in PARAMETERS}
+        # forward sums nothing per channel, but a lane must find its channel
+        grid = _grid(x, x_l, None, 0, settings, 2 in modes.values())
+        spikes = _dense(x, c, grid.channels_fast)
+        u = torch.empty_like(inputs.u)
+        v = None if inputs.v is None else torch.empty_like(inputs.v)
+        fired = None if inputs.fired is None else torch.empty_like(inputs.fired)
+        trace = inputs.u.new_empty((t, *inputs.u.shape)) if settings.record else None
+        if spikes.numel():
+            static = _static(inputs, settings, grid, fan, modes, backward=False)
+            with _on(x.device):
+                _launch(
+                    _kernels().forward_kernel, grid.blocks_c * grid.blocks_j,
+                    *inputs, spikes, u, v, fired, trace,
+                    t, grid.n, grid.c, grid.l, grid.n * grid.l, u.numel(), *grid.x,
+                    float(settings.v_reset), float(settings.clamp_low), float(settings.clamp_high),
+                    grid.blocks_c, static,
+                )  # fmt: skip
+        return Outputs(spikes, u, v, fired if settings.fire_once else None, trace)
+
+    @torch.no_grad()
+    def backward(
+        self,
+        inputs: Inputs,
+        settings: Settings,
+        spikes: Tensor,
+        u: Tensor | None,
+        v: Tensor | None,
+        u_sequence: Tensor | None,
+    ) -> Gradients:
+        x, x_l = _readable(inputs.x)
+        t, _, c, fan, _ = dimensions(x, settings)
+        inputs = _prepared(inputs, x)
+        gs, gs_l = _readable(spikes)
+        u, v, u_sequence = (None if g is None else g.contiguous() for g in (u, v, u_sequence))
+        modes = {name: _mode(getattr(inputs, name), c) for name in PARAMETERS}
+        grid = _grid(x, x_l, gs, gs_l, settings, 2 in modes.values())
+        gx = _dense(x, x.shape[2], grid.channels_fast)
+        gu = torch.empty_like(inputs.u)
+        gv = None if inputs.v is None else torch.empty_like(inputs.v)
+        if not gs.numel():
+            empty = {k: None if p is None else torch.zeros_like(p) for k, p in inputs._asdict().items() if k in PARAMETERS}
+            return Gradients(gx, gu, gv, **empty)
+        static = _static(inputs, settings, grid, fan, modes, backward=True)
+        most = max(1, PROGRAMS_PER_PROCESSOR * _processors(x.device) // grid.blocks_c)
+        chunks = -(-grid.blocks_j // -(-grid.blocks_j // most))  # as many as needed for equal shares
+        programs = grid.blocks_c * chunks
+        sums = gu.new_empty((static.sums, programs, BLOCK if static.per_channel else 1))
+        scratch = None
+        if static.long:
+            scratch = gu.new_empty(programs * -(-t // static.segment) * static.slots * BLOCK)
+        with _on(x.device):
+            _launch(
+                _kernels().backward_kernel, programs,
+                *inputs, gs, u, v, u_sequence, gx, gu, gv, sums, scratch,
+                t, grid.n, grid.c, grid.l, grid.n * grid.l, gu.numel(), *grid.x, *grid.gs,
+                float(settings.v_reset), float(settings.clamp_low), float(settings.clamp_high),
+                float(settings.surrogate_a), float(settings.surrogate_b),
+                grid.blocks_c, grid.blocks_j, chunks, static,
+            )  # fmt: skip
+        return Gradients(gx, gu, gv, **_parameter_gradients(sums, inputs, grid, chunks, static))
+
+
+def _prepared(inputs: Inputs, x: Tensor) -> Inputs:
+    """States and parameters contiguous; x as it is read."""
+    return Inputs(x, *(None if p is None else p.contiguous() for p in inputs[1:]))
+
+
+def _parameter_gradients(sums: Tensor, inputs: Inputs, grid: _Grid, chunks: int, static: Any) -> dict[str, Tensor | None]:
+    """``[sums, programs, lanes]`` -> each parameter's gradient in its shape; always added in the same order."""
+    if static.per_channel:
+        lanes = (BLOCK // grid.block_c, grid.block_c) if grid.channels_fast else (grid.block_c, BLOCK // grid.block_c)
+        parts = sums.view(static.sums, chunks, grid.blocks_c, *lanes)
+        parts = parts.sum((1, 3)) if grid.channels_fast else parts.sum((1, 4))
+        per_channel = parts.reshape(static.sums, -1)[:, : grid.c]
+    else:
+        per_channel = sums.sum((1, 2)).unsqueeze(1)
+    gradients: dict[str, Tensor | None] = {}
+    start = 0
+    for name in PARAMETERS:
+        parameter = getattr(inputs, name)
+        if parameter is None:
+            gradients[name] = None
+            continue
+        size = parameter[0].numel()
+        part = per_channel[start : start + size]
+        start += size
+        part = part if parameter.shape[0] == part.shape[1] else part.sum(1, keepdim=True)
+        gradients[name] = part.t().reshape(parameter.shape)
+    return gradients
+
+
+provider = TritonProvider()
