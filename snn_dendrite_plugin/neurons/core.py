@@ -100,6 +100,58 @@ class SomaDendriteModel(NeuronModel):
             self._buffers[name] = moved.double() if value.is_meta else value.to(moved.device)
         return self
 
+    # -- the soma's decay ------------------------------------------------------------------------------------------
+
+    decay_input = False
+    rest = 0.0
+
+    @property
+    def decay(self) -> Tensor:
+        """Decay of the soma per step, theta_1: one value, or ``[C]``. Carries a gradient where it is learned."""
+        if "theta" in self._templates:
+            return torch.tensor(self._templates["theta"][1])
+        if "beta_logit" in self._templates:
+            return torch.sigmoid(torch.tensor(self._templates["beta_logit"][0]))
+        value = torch.sigmoid(self.beta_logit)[:, 0] if "beta_logit" in self._parameters else self.theta[:, 1]
+        return value[0] if value.shape[0] == 1 else value
+
+    @torch.no_grad()
+    def set_decay(self, beta: Values) -> None:
+        """Set the soma's decay per step in place, one value or ``[C]``; theta_2 and higher stay as they are.
+
+        Raises:
+            ValueError: outside 0 to 1, or more values than learned parameters have rows.
+        """
+        column = decay_column(beta)
+        learned = "beta_logit" if "beta_logit" in self._parameters else "theta"
+        row = torch.logit(column, eps=1e-6) if learned == "beta_logit" else soma_row(column, self.rest, 1)
+        if learned in self._templates:
+            if len(row) > 1:
+                raise ValueError(f"beta has {len(row)} values, but the channels are not known yet; pass one value")
+            self._templates[learned] = (*row[0].tolist(), *self._templates[learned][row.shape[1] :])
+        else:
+            table = getattr(self, learned)
+            if learned in self._fixed and len(row) > len(table):
+                self._buffers[learned] = table = table.expand(len(row), -1).clone()
+            if len(row) not in (1, len(table)):
+                raise ValueError(f"beta has {len(row)} values; {learned} has rows for {len(table)}")
+            table[:, : row.shape[1]] = row.to(table)
+        if self.decay_input and learned == "theta":
+            self._scale_input(column.to(table.device) if learned not in self._templates else column)
+
+    def _scale_input(self, beta: Values) -> None:
+        """Set rho, ``1 - beta`` where the input decays too: a number, or a table where it differs between channels."""
+        column = decay_column(beta)
+        for holder in (self.__dict__, self._buffers, self._fixed):  # it may change from number to table and back
+            holder.discard("input_scale") if isinstance(holder, set) else holder.pop("input_scale", None)
+        if not self.decay_input:
+            self.input_scale = 1.0
+        elif len(column) == 1:
+            self.input_scale = 1 - column.item()
+        else:
+            self.register_buffer("input_scale", 1 - column)
+            self._fixed.add("input_scale")
+
     # -- the call --------------------------------------------------------------------------------------------------
 
     def _soma_inputs(self, dtype: torch.dtype) -> dict[str, Tensor | None]:
@@ -169,13 +221,20 @@ class SomaDendriteModel(NeuronModel):
         return self.step(x, states, firing)  # dtypes and fire-once are the core's own
 
 
-def soma_row(beta: float, rest: float, degree: int) -> list[float]:
-    """Coefficients of ``P`` that start as a leak of ``beta`` per step towards ``rest``: LIF exactly."""
+def soma_row(beta: Values, rest: float, degree: int) -> Tensor:
+    """Coefficients of ``P``, ``[1 or C, K + 1]``, that start as a leak of ``beta`` per step towards ``rest``: LIF."""
     if not isinstance(degree, int) or degree < 1:
         raise ValueError(f"degree is {degree!r}; the soma's polynomial needs an integer of at least 1")
-    if not 0.0 <= beta <= 1.0:
+    decay = decay_column(beta)
+    return torch.cat(((1 - decay) * rest, decay, decay.new_zeros(decay.shape[0], degree - 1)), dim=1)
+
+
+def decay_column(beta: Values) -> Tensor:
+    """A decay per step, one or one per channel, as ``[1 or C, 1]`` in float64."""
+    column = torch.as_tensor(beta, dtype=torch.float64).detach().reshape(-1, 1)
+    if not bool(((column >= 0) & (column <= 1)).all()):
         raise ValueError(f"beta is {beta!r}; a decay per step must lie between 0 and 1")
-    return [(1 - beta) * rest, beta] + [0.0] * (degree - 1)
+    return column
 
 
 def clamp_limits(clamp: tuple[float, float] | None) -> tuple[float, float]:

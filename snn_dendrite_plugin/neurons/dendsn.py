@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 
 from ..kernels.activations import ACTIVATIONS
-from .core import SomaDendriteModel, Values, clamp_limits, soma_row
+from .core import SomaDendriteModel, Values, clamp_limits, decay_column, soma_row
 
 __all__ = ["DendSN"]
 
@@ -57,7 +57,7 @@ class DendSN(SomaDendriteModel):
         scale_branch_input: gamma = 1 - alpha instead of 1; None: yes in ``shared``.
         degree: K, degree of the soma's polynomial; 1 is the leaky soma, more makes theta learned as in LNM.
         per_channel, channels: one parameter row per channel; the count is taken from the first input unless given.
-        beta: decay of the soma per step (theta_1). learn_beta: learn it (degree 1).
+        beta: decay of the soma per step (theta_1), one number or ``[C]``. learn_beta: learn it (degree 1).
         decay_input: rho = 1 - beta instead of 1; None: yes in ``shared``, no in ``fold``.
         rest: potential the soma leaks to.
         clamp: ``(low, high)`` limits of P's argument, off by default.
@@ -95,7 +95,7 @@ class DendSN(SomaDendriteModel):
         degree: int = 1,
         per_channel: bool = False,
         channels: int | None = None,
-        beta: float = 0.5,
+        beta: Values = 0.5,
         learn_beta: bool = False,
         decay_input: bool | None = None,
         rest: float = 0.0,
@@ -131,10 +131,10 @@ class DendSN(SomaDendriteModel):
         row = soma_row(beta, rest, degree)
         self.degree, self.rest, self.learn_beta = degree, rest, learn_beta and degree == 1
         if self.learn_beta:
-            self._declare("beta", beta, 1, learn=True, unit=True)
+            self._declare("beta", decay_column(beta), 1, learn=True, unit=True)
         else:
             self._declare("theta", row, degree + 1, learn=degree > 1)
-        self.input_scale = 1 - beta if self.decay_input else 1.0
+            self._scale_input(beta)
 
     def state_shapes(self, shape):
         if len(shape) < 2:
@@ -179,6 +179,7 @@ class DendSN(SomaDendriteModel):
             scale = 1 - beta if self.decay_input else 1.0
         else:
             theta, scale = self._value("theta", dtype), self.input_scale
+            scale = scale.to(dtype) if isinstance(scale, Tensor) else scale
         if isinstance(scale, Tensor):
             strength, direct = strength * scale, direct * scale[:, 0]
         elif scale != 1.0:

@@ -25,7 +25,7 @@ class LNM(SomaDendriteModel):
     Args:
         degree: K, at least 1.
         per_channel, channels: one polynomial per channel; the count is taken from the first input unless given.
-        beta: decay of the LIF neuron it starts from (theta_1).
+        beta: decay of the LIF neuron it starts from (theta_1), one number or ``[C]``.
         decay_input: rho = 1 - beta instead of 1.
         rest: potential it leaks to at the start (theta_0 = (1 - beta) rest).
         theta: start of the coefficients, ``K + 1`` numbers or ``[C, K + 1]``, instead of the LIF start.
@@ -51,7 +51,7 @@ class LNM(SomaDendriteModel):
         degree: int = 3,
         per_channel: bool = False,
         channels: int | None = None,
-        beta: float = 0.5,
+        beta: Values = 0.5,
         decay_input: bool = False,
         rest: float = 0.0,
         theta: Values | None = None,
@@ -60,8 +60,8 @@ class LNM(SomaDendriteModel):
     ) -> None:
         super().__init__(per_channel, channels)
         row = soma_row(beta, rest, degree)
-        self.degree = degree
-        self.input_scale = 1 - beta if decay_input else 1.0
+        self.degree, self.rest, self.decay_input = degree, rest, decay_input
+        self._scale_input(beta)
         self.clamp_low, self.clamp_high = clamp_limits(clamp)
         self._declare("theta", row if theta is None else theta, degree + 1, learn=learn_theta)
 
@@ -70,7 +70,11 @@ class LNM(SomaDendriteModel):
 
     def _soma_inputs(self, dtype: torch.dtype) -> dict[str, Tensor | None]:
         theta = self._value("theta", dtype)
-        direct = torch.full((1,), self.input_scale, dtype=dtype, device=theta.device)
+        scale = self.input_scale
+        if isinstance(scale, Tensor):
+            direct = scale[:, 0].to(dtype)
+        else:
+            direct = torch.full((1,), scale, dtype=dtype, device=theta.device)
         return {
             "alpha": None, "gain": None, "offset": None, "strength": None, "direct": direct, "theta": theta,
         }  # fmt: skip
