@@ -256,6 +256,25 @@ def test_learned_and_per_channel_thresholds():
     assert torch.equal(node(x)[..., 2], alone(x)[..., 2])
 
 
+@pytest.mark.parametrize("fire_once", [False, True])
+def test_ttfs_node_fires_the_same_spikes_in_both_modes_one_window_later(fire_once):
+    steps = 8
+    build = {"window": 2.0, "input_window": 1.0, "bias": torch.tensor([0.1, -0.2, 0.3]), "fire_once": fire_once}
+    multi, single = neuron.TTFS(steps, step_mode="m", **build), neuron.TTFS(steps, **build)
+    x = (torch.rand(2 * steps, 4, 3) < 0.2).float()
+    spikes = multi(x)
+    steps_out = torch.stack([single(t) for t in torch.cat((x, torch.zeros(steps, 4, 3)))])
+    assert spikes.sum() > 0
+    assert torch.equal(steps_out[steps:], spikes)
+    assert steps_out[:steps].sum() == 0
+    assert (spikes.reshape(2, steps, 4, 3).sum(1) <= 1).all()
+    net = nn.Sequential(layer.Linear(3, 5, bias=False, step_mode="m"), neuron.TTFS(steps, bias=True, step_mode="m"))
+    net(x).sum().backward()
+    functional.reset_net(net)
+    with pytest.raises(ValueError, match="steps"):
+        multi(x[:5])
+
+
 def test_input_of_another_batch_size_starts_from_reset():
     node = neuron.DendSN(step_mode="m")
     node(torch.rand(3, 4, 5))

@@ -69,10 +69,8 @@ class PluginNode(neuron.BaseNode):
         self.fire_once = bool(fire_once)
         self.model = model_class(*model_arguments, **options)
         self.tau = tau if leaky else None
-        for state, value in list(self.model.states.items())[1:]:
-            self.register_memory(state, float(value))
-        if self.fire_once:
-            self.register_memory("fired", 0.0)
+        for state in self.model.state_names(self.firing())[1:]:  # the first is BaseNode's own v
+            self.register_memory(state, float(self.model.states.get(state, 0.0)))
 
     # -- firing ----------------------------------------------------------------------------------------------------
 
@@ -110,7 +108,7 @@ class PluginNode(neuron.BaseNode):
         fresh = None
         ready = []
         shapes = self.model.state_shapes(x.shape)
-        shapes = (*shapes, shapes[0]) if self.fire_once else shapes
+        shapes = (*shapes, shapes[0]) if len(states) > len(shapes) else shapes  # fired
         dtype = state_dtype(x.dtype)
         for i, (state, shape) in enumerate(zip(states, shapes, strict=True)):
             if isinstance(state, Tensor) and tuple(state.shape) == tuple(shape):
@@ -187,5 +185,7 @@ def node_class(name: str, model_class: type[NeuronModel]) -> type[PluginNode]:
     )
     cls = type(name, (PluginNode,), {"model_class": model_class, "__doc__": doc})
     cls.__module__ = "snn_dendrite_plugin.adapters.spikingjelly"
-    cls.__signature__ = merged_signature(model_class, host, hidden=("beta", "rest"))
+    own = merged_signature(model_class, inspect.Signature(), hidden=("beta", "rest", *host.parameters))
+    own = [p.replace(kind=inspect.Parameter.POSITIONAL_OR_KEYWORD) for p in own.parameters.values()]
+    cls.__signature__ = inspect.Signature([*own, *host.parameters.values()])
     return cls
