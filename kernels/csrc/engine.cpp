@@ -1,0 +1,287 @@
+// The engine: runs one chunk of blocks, forward or backward. Compiled once per instruction set, everything inside a
+// namespace of its own, so that the linker cannot mix code for different processors. Within a block time is outermost and
+// every inner loop runs over the block's neurons: states and one step's rows stay in the first-level cache.
+#include <math.h>
+#include <stdint.h>
+#include <string.h>
+
+#include "call.h"
+
+namespace SD_ISA {
+namespace {
+#include "step.h"
+#include "loops.h"
+#include "rows.h"
+
+template <class S> struct Engine_ {
+  const Call& call;
+  const Grid& grid;
+  const Loops<S> loops;
+  const int B, fan, K, rows, w, pw;  // w: lanes of a scratch row; pw: of a parameter row
+  const int64_t T, M;
+  char* memory;  // null while measuring
+  int64_t used = 0;
+
+  template <class X> X* take_of(int64_t count) {
+    const int64_t at = used;
+    used += (count * int64_t(sizeof(X)) + 63) / 64 * 64;
+    return memory ? (X*)(memory + at) : nullptr;
+  }
+  S* take(int64_t lanes) { return take_of<S>(lanes); }
+
+  // parameters, expanded for the block at hand
+  S* parameters;
+  S *zero, *x_buffer, *y, *h, *s, *u, *fired, *v, *c;
+  // backward
+  S *gu, *gh, *sg, *gv, *gs_buffer, *gx_buffer, *gd, *power, *lane_sums;
+  double* sums;
+  S *us, *vs, *hs, *fs, *xs, *cu, *cv, *cf;
+  const S** x_rows;
+  Sum<S>* g_theta;
+  S* spike_row;  // where step() puts the spikes
+
+  Engine_(const Job& job, char* scratch)
+      : call(*job.call), grid(*job.grid), loops(choose<S>(call, grid.per_lane)), B(int(call.B)), fan(int(call.fan)),
+        K(int(call.degree)), rows(grid.rows), w(grid.width), pw(grid.per_lane ? w : 1), T(call.T),
+        M(call.N * call.C * call.L), memory(scratch) {
+    parameters = take(int64_t(rows + 1) * pw + 16);
+    zero = take(w), x_buffer = take(fan * w), y = take(w), h = take(w), s = take(w), u = take(w), fired = take(w);
+    v = take(B * w), c = take(w);
+    if (job.backward) {
+      const int64_t length = grid.segment, segments = (T + length - 1) / length;
+      gu = take(w), gh = take(w), sg = take(w), gv = take(B * w), gs_buffer = take(w), gx_buffer = take(fan * w);
+      gd = take(w), power = take(w);
+      lane_sums = take(grid.per_lane ? int64_t(rows) * w : 0);
+      sums = take_of<double>(rows);
+      us = take((length + 1) * w), vs = take((length + 1) * B * w), hs = take(length * w);
+      fs = take(call.fire_once ? (length + 1) * w : 0), xs = take(length * fan * w);
+      cu = take(segments * w), cv = take(segments * B * w), cf = take(call.fire_once ? segments * w : 0);
+      g_theta = take_of<Sum<S>>(K + 1);
+    }
+    x_rows = take_of<const S*>((job.backward ? grid.segment : 1) * fan);
+    if (memory) memset(zero, 0, size_t(w) * sizeof(S));
+  }
+
+  // Parameter rows: alpha, gain, offset, strength (B each), direct, theta (K + 1), threshold; then the level to reach.
+  S* row(int index) const { return parameters + int64_t(index) * pw; }
+  void expand(int index, const void* from, int64_t channel_stride, int64_t element, S otherwise, const Box& box) {
+    S* to = row(index);
+    const S* p = (const S*)from;
+    if (!grid.per_lane) {
+      to[0] = p ? p[box.c * channel_stride + element] : otherwise;
+      return;
+    }
+    int i = 0;
+    for (int n = 0; n < box.dn; ++n)
+      for (int k = 0; k < box.dc; ++k)
+        for (int l = 0; l < box.dl; ++l) to[i++] = p ? p[(box.c + k) * channel_stride + element] : otherwise;
+  }
+  void expand(const Box& box) {
+    for (int b = 0; b < B; ++b) {
+      expand(b, call.alpha, call.alpha_c, b, S(0), box);
+      expand(B + b, call.gain, call.gain_c, b, S(1), box);
+      expand(2 * B + b, call.offset, call.offset_c, b, S(0), box);
+      expand(3 * B + b, call.strength, call.strength_c, b, S(0), box);
+    }
+    expand(4 * B, call.direct, call.direct_c, 0, S(0), box);
+    for (int k = 0; k <= K; ++k) expand(4 * B + 1 + k, call.theta, call.theta_c, k, S(0), box);
+    const int threshold = rows - 1, lanes = grid.per_lane ? box.dn * box.dc * box.dl : 1;
+    expand(threshold, call.threshold, call.threshold_c, 0, S(0), box);
+    for (int i = 0; i < lanes; ++i) {
+      const S t = row(threshold)[i];
+      row(rows)[i] = !call.strict ? t : sizeof(S) == 4 ? S(nextafterf(float(t), INFINITY)) : S(nextafter(double(t), INFINITY));
+    }
+  }
+  BranchParameters<S> branch(int b) const {
+    return {row(b), row(B + b), row(2 * B + b), row(3 * B + b), row(4 * B)};
+  }
+  SomaParameters<S> soma() const {
+    return {row(4 * B + 1), row(rows - 1), row(rows), pw, K, S(call.v_reset), S(call.clamp_low), S(call.clamp_high)};
+  }
+  Sum<S> sum(int index) const { return {sums + index, lane_sums + int64_t(index) * w}; }
+  BranchSums<S> branch_sums(int b) const { return {sum(b), sum(B + b), sum(2 * B + b), sum(3 * B + b), sum(4 * B)}; }
+
+  Rows<S> state_rows(const void* p, const Box& box, int64_t per_neuron) const {
+    return Rows<S>(p, Rows<S>::own(), box, {call.C * per_neuron * call.L, per_neuron * call.L, 1}, true);
+  }
+
+  // y and h, v, u after a step on the rows x[0..fan); all but h may alias their successors
+  void step(int n, const S* const* x, const S* u_in, const S* v_in, const S* fired_in, S* v_out, S* h_out, S* u_out) {
+    const S* y_in = zero;
+    if (fan != B) loops.scale(n, row(4 * B), x[0], y), y_in = y;
+    for (int b = 0; b < B; ++b, y_in = y)
+      loops.branch_forward(n, branch(b), x[fan > 1 ? b : 0], v_in + int64_t(b) * w, y_in, v_out + int64_t(b) * w, y);
+    if (K != 1 && K != 3) loops.polynomial_forward(n, soma(), u_in, c, h_out);
+    loops.soma_forward(n, soma(), u_in, y, fired_in, h_out, spike_row, u_out);
+  }
+
+  void load_state(const Box& box) {
+    state_rows(call.u, box, 1).read(0, u);
+    const Rows<S> branches = state_rows(call.v, box, B);
+    for (int b = 0; b < B; ++b) branches.read(b * call.L, v + int64_t(b) * w);
+    if (call.fire_once) state_rows(call.fired, box, 1).read(0, fired);
+  }
+
+  void forward(const Box& box) {
+    const int n = box.dn * box.dc * box.dl;
+    const Rows<S> x(call.x, call.io, box, {call.x_n, call.x_c * fan, call.x_l});
+    const Strides flat = {call.C * call.L, call.L, 1};
+    const Rows<S> spikes(call.spikes, call.io, box, flat), sequence(call.u_sequence, Rows<S>::own(), box, flat, true);
+    load_state(box);
+    const S* before = call.fire_once ? fired : zero;
+    for (int64_t t = 0; t < T; ++t) {
+      for (int b = 0; b < fan; ++b) x_rows[b] = x.read(t * call.x_t + b * call.x_c, x_buffer + int64_t(b) * w);
+      spike_row = spikes.target(t * M, s);
+      step(n, x_rows, u, v, before, v, h, u);
+      if (call.fire_once) remember_fired(n, spike_row, fired, fired);
+      spikes.write(t * M, s);
+      if (call.u_sequence) sequence.write(t * M, u);
+    }
+    state_rows(call.u_out, box, 1).write(0, u);
+    const Rows<S> branches = state_rows(call.v_out, box, B);
+    for (int b = 0; b < B; ++b) branches.write(b * call.L, v + int64_t(b) * w);
+    if (call.fire_once) state_rows(call.fired_out, box, 1).write(0, fired);
+  }
+
+  void copy(int count, const S* from, S* to) const { memcpy(to, from, size_t(count) * size_t(w) * sizeof(S)); }
+
+  void backward(const Box& box) {
+    const int n = box.dn * box.dc * box.dl;
+    const bool once = call.fire_once;
+    const Rows<S> x(call.x, call.io, box, {call.x_n, call.x_c * fan, call.x_l});
+    const Rows<S> gs(call.g_spikes, call.g_io, box, {call.gs_n, call.gs_c, call.gs_l});
+    const Rows<S> gx(call.gx, call.io, box, {call.C * fan * call.L, fan * call.L, 1});
+    const Rows<S> g_sequence(call.g_u_sequence, Rows<S>::own(), box, {call.C * call.L, call.L, 1});
+    const int64_t length = grid.segment, segments = (T + length - 1) / length;
+    load_state(box);
+    spike_row = s;
+    for (int64_t g = 0; g < segments; ++g) {
+      copy(1, u, cu + g * w), copy(B, v, cv + g * B * w);
+      if (once) copy(1, fired, cf + g * w);
+      if (g + 1 == segments) break;
+      for (int64_t t = g * length; t < (g + 1) * length; ++t) {
+        for (int b = 0; b < fan; ++b) x_rows[b] = x.read(t * call.x_t + b * call.x_c, x_buffer + int64_t(b) * w);
+        step(n, x_rows, u, v, once ? fired : zero, v, h, u);
+        if (once) remember_fired(n, s, fired, fired);
+      }
+    }
+    if (call.g_u) state_rows(call.g_u, box, 1).read(0, gu);
+    else memset(gu, 0, size_t(w) * sizeof(S));
+    memset(gv, 0, size_t(B) * size_t(w) * sizeof(S));
+    if (call.g_v) {
+      const Rows<S> branches = state_rows(call.g_v, box, B);
+      for (int b = 0; b < B; ++b) branches.read(b * call.L, gv + int64_t(b) * w);
+    }
+    for (int64_t g = segments - 1; g >= 0; --g) {
+      const int64_t begin = g * length, steps = (T < begin + length ? T : begin + length) - begin;
+      copy(1, cu + g * w, us), copy(B, cv + g * B * w, vs);
+      if (once) copy(1, cf + g * w, fs);
+      for (int64_t i = 0; i < steps; ++i) {
+        const S** x_at = x_rows + i * fan;
+        for (int b = 0; b < fan; ++b)
+          x_at[b] = x.read((begin + i) * call.x_t + b * call.x_c, xs + (i * fan + b) * w);
+        step(n, x_at, us + i * w, vs + i * B * w, once ? fs + i * w : zero, vs + (i + 1) * B * w, hs + i * w,
+             us + (i + 1) * w);
+        if (once) remember_fired(n, s, fs + i * w, fs + (i + 1) * w);
+      }
+      for (int64_t i = steps - 1; i >= 0; --i)
+        step_backward(n, begin + i, x_rows + i * fan, us + i * w, vs + i * B * w, vs + (i + 1) * B * w, hs + i * w,
+                      once ? fs + i * w : zero, gs, gx, g_sequence);
+    }
+    state_rows(call.g_u_in, box, 1).write(0, gu);
+    const Rows<S> branches = state_rows(call.g_v_in, box, B);
+    for (int b = 0; b < B; ++b) branches.write(b * call.L, gv + int64_t(b) * w);
+  }
+
+  void step_backward(int n, int64_t t, const S* const* x, const S* u_in, const S* v_in, const S* v_new, const S* h_in,
+                     const S* fired_in, const Rows<S>& gs, const Rows<S>& gx, const Rows<S>& g_sequence) {
+    const int theta = 4 * B + 1, threshold = rows - 1;
+    if (call.g_u_sequence) add_row(n, g_sequence.read(t * M, gs_buffer), gu);
+    const S* gs_row = gs.read(t * call.gs_t, gs_buffer);
+    loops.surrogate(n, row(threshold), h_in, S(call.surrogate_a), S(call.surrogate_b), sg);
+    loops.fire_backward(n, soma(), gs_row, gu, h_in, u_in, fired_in, sg, gh, sum(threshold));
+    for (int k = 0; k <= K; ++k) g_theta[k] = sum(theta + k);
+    loops.polynomial_backward(n, soma(), gh, u_in, c, power, gu, g_theta);
+    const int64_t at = t * M * fan;
+    S* gx_row = gx.target(at, gx_buffer);
+    const S* gx_in = zero;
+    if (fan != B) {
+      loops.direct_backward(n, row(4 * B), gh, x[0], gx_row, sum(4 * B));
+      gx_in = gx_row;
+    }
+    for (int b = 0; b < B; ++b) {
+      const int k = fan > 1 ? b : 0;
+      if (k) gx_row = gx.target(at + k * call.L, gx_buffer);
+      loops.branch_backward(n, branch(b), x[k], v_in + int64_t(b) * w, v_new + int64_t(b) * w, gh, gx_in,
+                            gv + int64_t(b) * w, gx_row, branch_sums(b));
+      if (fan == B) gx.write(at + k * call.L, gx_buffer);
+    }
+    if (fan != B) gx.write(at, gx_buffer);
+  }
+
+  // Adds the sums of the blocks done since the last time to the chunk's own rows of the partial sums.
+  void flush(const Box& box, double* partial) {
+    if (!grid.per_lane) {
+      const int64_t column = grid.columns > 1 ? box.c : 0;
+      for (int r = 0; r < rows; ++r) partial[r * grid.columns + column] += sums[r], sums[r] = 0;
+      return;
+    }
+    for (int r = 0; r < rows; ++r) {
+      S* lanes = lane_sums + int64_t(r) * w;
+      double* to = partial + r * grid.columns + box.c;
+      int i = 0;
+      for (int n = 0; n < box.dn; ++n)
+        for (int k = 0; k < box.dc; ++k)
+          for (int l = 0; l < box.dl; ++l) to[k] += double(lanes[i++]);
+      memset(lanes, 0, size_t(w) * sizeof(S));
+    }
+  }
+
+  void run(const Job& job, int64_t index) {
+    const int64_t jl = index % grid.chunks_l, jc = index / grid.chunks_l % grid.chunks_c;
+    const int64_t jn = index / grid.chunks_l / grid.chunks_c;
+    const int64_t slot = grid.columns == 1 ? index : jn * grid.chunks_l + jl;
+    double* partial = job.backward ? job.partial + slot * rows * grid.columns : nullptr;
+    if (job.backward) {
+      memset(sums, 0, size_t(rows) * sizeof(double));
+      if (grid.per_lane) memset(lane_sums, 0, size_t(rows) * size_t(w) * sizeof(S));
+    }
+    for (int64_t bc = grid.blocks_c * jc / grid.chunks_c; bc < grid.blocks_c * (jc + 1) / grid.chunks_c; ++bc) {
+      Box box = {}, last = {};
+      int since = 0;
+      for (int64_t bn = grid.blocks_n * jn / grid.chunks_n; bn < grid.blocks_n * (jn + 1) / grid.chunks_n; ++bn)
+        for (int64_t bl = grid.blocks_l * jl / grid.chunks_l; bl < grid.blocks_l * (jl + 1) / grid.chunks_l; ++bl) {
+          box.n = bn * grid.dn, box.c = bc * grid.dc, box.l = bl * grid.dl;
+          box.dn = int(least(grid.dn, call.N - box.n)), box.dc = int(least(grid.dc, call.C - box.c));
+          box.dl = int(least(grid.dl, call.L - box.l));
+          if (box.dn != last.dn) {  // the first block, or a smaller one at the end
+            if (last.dn && job.backward) flush(last, partial);
+            expand(box), last = box, since = 0;
+          }
+          if (!job.backward) {
+            forward(box);
+            continue;
+          }
+          backward(box);
+          if (grid.per_lane && ++since == 64) flush(box, partial), since = 0;  // float sums stay short
+        }
+      if (last.dn && job.backward) flush(last, partial);
+    }
+  }
+  static int64_t least(int64_t a, int64_t b) { return a < b ? a : b; }
+};
+
+int64_t scratch(const Job& job) {
+  if (job.call->io == FLOAT64) return Engine_<double>(job, nullptr).used;
+  return Engine_<float>(job, nullptr).used;
+}
+
+void chunk(const Job& job, int64_t index, char* memory) {
+  if (job.call->io == FLOAT64) Engine_<double>(job, memory).run(job, index);
+  else Engine_<float>(job, memory).run(job, index);
+}
+}  // namespace
+
+extern const Engine engine;
+const Engine engine = {scratch, chunk};
+}  // namespace SD_ISA

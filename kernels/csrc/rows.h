@@ -1,0 +1,137 @@
+// Rows of a block: reading them from strided memory in any scalar, writing them to contiguous memory.
+#pragma once
+#include "call.h"
+#include "step.h"
+
+struct Half { uint16_t bits; };
+struct Brain { uint16_t bits; };
+
+SD_FN float widen(float x) { return x; }
+SD_FN double widen(double x) { return x; }
+SD_FN float widen(Brain x) { return sd_from_bits(uint32_t(x.bits) << 16); }
+SD_FN float widen(Half x) {
+  const uint32_t magnitude = uint32_t(x.bits & 0x7FFF) << 13;
+  const float scaled = sd_from_bits(magnitude) * 5.192296858534828e33f;  // 2^112; subnormals come out right
+  const uint32_t infinite = (x.bits & 0x7C00) == 0x7C00 ? 0x7F800000u | magnitude : sd_to_bits(scaled);
+  return sd_from_bits(infinite | (uint32_t(x.bits & 0x8000) << 16));
+}
+
+template <class To, class From> struct Narrow { SD_FN To of(From x) { return To(x); } };
+template <> struct Narrow<Brain, float> {
+  SD_FN Brain of(float x) {
+    const uint32_t bits = sd_to_bits(x);
+    const uint32_t rounded = (bits + 0x7FFFu + ((bits >> 16) & 1u)) >> 16;  // to nearest, ties to even
+    return Brain{uint16_t(x == x ? rounded : 0x7FC0u)};
+  }
+};
+template <> struct Narrow<Half, float> {
+  SD_FN Half of(float x) {
+    const uint32_t bits = sd_to_bits(x), sign = (bits >> 16) & 0x8000u, m = bits & 0x7FFFFFFFu;
+    const uint32_t normal = (m - 0x38000000u + 0xFFFu + ((m >> 13) & 1u)) >> 13;
+    // below 2^-14: adding 0.5 moves the half subnormal's last bit to the float's last bit, rounded to nearest even
+    const uint32_t small = sd_to_bits(sd_from_bits(m) + 0.5f) - 0x3F000000u;
+    uint32_t h = m < 0x38800000u ? small : normal;
+    h = m >= 0x477FF000u ? 0x7C00u : h;
+    h = m > 0x7F800000u ? 0x7E00u : h;
+    return Half{uint16_t(h | sign)};
+  }
+};
+
+struct Box { int64_t n, c, l; int dn, dc, dl; };
+struct Strides { int64_t n, c, l; };
+
+// The box as up to three nested runs, neighbouring ones merged; the innermost is the last.
+struct Runs {
+  int count[3];
+  int64_t stride[3];
+  Runs(const Box& box, const Strides& s) {
+    int at = 2;
+    const int sizes[3] = {box.dl, box.dc, box.dn};
+    const int64_t strides[3] = {s.l, s.c, s.n};
+    count[2] = 1, stride[2] = 1;
+    for (int i = 0; i < 3; ++i) {
+      if (sizes[i] == 1) continue;
+      if (count[at] == 1) count[at] = sizes[i], stride[at] = strides[i];
+      else if (strides[i] == stride[at] * count[at]) count[at] *= sizes[i];
+      else --at, count[at] = sizes[i], stride[at] = strides[i];
+    }
+    for (int i = 0; i < at; ++i) count[i] = 1, stride[i] = 0;
+  }
+  bool contiguous() const { return count[0] == 1 && count[1] == 1 && stride[2] == 1; }
+};
+
+template <class From, class To> static void copy_run(int n, const From* from, int64_t stride, To* to) {
+  if (stride == 1) {
+#pragma omp simd
+    for (int i = 0; i < n; ++i) to[i] = widen(from[i]);
+  } else if (stride == 2) {
+#pragma omp simd
+    for (int i = 0; i < n; ++i) to[i] = widen(from[2 * i]);
+  } else if (stride == 4) {
+#pragma omp simd
+    for (int i = 0; i < n; ++i) to[i] = widen(from[4 * i]);
+  } else {
+    for (int i = 0; i < n; ++i) to[i] = widen(from[i * stride]);
+  }
+}
+
+template <class From, class To> static void read_runs(const From* from, const Runs& runs, To* to) {
+  for (int i = 0; i < runs.count[0]; ++i)
+    for (int j = 0; j < runs.count[1]; ++j, to += runs.count[2])
+      copy_run(runs.count[2], from + i * runs.stride[0] + j * runs.stride[1], runs.stride[2], to);
+}
+
+template <class From, class To> static void write_runs(const From* from, const Runs& runs, To* to) {
+  for (int i = 0; i < runs.count[0]; ++i)
+    for (int j = 0; j < runs.count[1]; ++j, from += runs.count[2]) {
+      To* at = to + i * runs.stride[0] + j * runs.stride[1];
+      const int n = runs.count[2];
+      const int64_t stride = runs.stride[2];
+      if (stride == 1) {
+#pragma omp simd
+        for (int k = 0; k < n; ++k) at[k] = Narrow<To, From>::of(from[k]);
+      } else {
+        for (int k = 0; k < n; ++k) at[k * stride] = Narrow<To, From>::of(from[k]);
+      }
+    }
+}
+
+// A source or target of rows in scalar IO; rows that already lie in memory as state scalars are used in place.
+template <class S> struct Rows {
+  char* base;
+  int io;
+  Runs runs;
+  bool direct;
+  Rows(const void* p, int io_, const Box& box, const Strides& s, bool copy = false)
+      : base((char*)p), io(io_), runs(box, s), direct(!copy && runs.contiguous() && io_ == own()) {
+    const int64_t first = box.n * s.n + box.c * s.c + box.l * s.l;
+    base += first * size();
+  }
+  static int own() { return sizeof(S) == 8 ? FLOAT64 : FLOAT32; }
+  int64_t size() const { return io == FLOAT64 ? 8 : io == FLOAT32 ? 4 : 2; }
+  // Where the row at `offset` elements can be read: in place, or in `buffer` after copying it there.
+  const S* read(int64_t offset, S* buffer) const {
+    const char* at = base + offset * size();
+    if (direct) return (const S*)at;
+    load(at, buffer);
+    return buffer;
+  }
+  void load(const char* at, S* buffer) const {
+    if (io == own()) read_runs((const S*)at, runs, buffer);
+    else if constexpr (sizeof(S) == 4) {
+      if (io == FLOAT16) read_runs((const Half*)at, runs, buffer);
+      else read_runs((const Brain*)at, runs, buffer);
+    }
+  }
+  S* target(int64_t offset, S* buffer) const { return direct ? (S*)(base + offset * size()) : buffer; }
+  // Completes a row that was written to target(offset, buffer).
+  void write(int64_t offset, const S* buffer) const {
+    char* at = base + offset * size();
+    if (direct) return;
+    if (io == own()) write_runs(buffer, runs, (S*)at);
+    else if constexpr (sizeof(S) == 4) {
+      if (io == FLOAT16) write_runs(buffer, runs, (Half*)at);
+      else write_runs(buffer, runs, (Brain*)at);
+    }
+  }
+};

@@ -1,0 +1,268 @@
+"""The soma-dendrite pair on the CPU: compiled C++ (``csrc/``), loaded with ctypes.
+
+The library is built with the wheel where a C++ compiler is at hand; without it the provider's ``why_not`` says so. It runs
+in the OpenMP threads torch already has, at most ``torch.get_num_threads()`` of them, and picks its instruction set when it
+is called (x86-64 baseline, AVX2 or AVX-512). Neurons in memory order make a block; time is the loop around a block, so
+one step's rows and all states stay in cache. Channels-last input is walked as it lies, and the results follow its layout.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import functools
+from pathlib import Path
+
+import torch
+from torch import Tensor
+
+from ..activations import ACTIVATIONS
+from ..surrogates import KINDS
+from .contract import Gradients, Inputs, Outputs, Settings, dimensions, state_dtype
+
+__all__ = ["CpuProvider", "provider"]
+
+LEVELS = ("baseline", "avx2", "avx512")  # instruction sets, in the library's order
+_SCALARS = {torch.float32: 0, torch.float64: 1, torch.float16: 2, torch.bfloat16: 3}
+_RESETS = {"none": 0, "hard": 1, "soft": 2}
+_TIMINGS = {"at_once": 0, "next_step": 1, "snntorch": 2}
+_PARAMETERS = ("alpha", "gain", "offset", "strength", "direct", "theta", "threshold")
+
+
+def _fields() -> list[tuple[str, type]]:
+    """The fields of ``Call`` in csrc/call.h, in order."""
+    integers = "T N C B L fan degree".split()
+    switches = "activation reset timing surrogate strict detach fire_once io g_io threads level".split()
+    numbers = "v_reset surrogate_a surrogate_b clamp_low clamp_high".split()
+    fields: list[tuple[str, type]] = [(name, ctypes.c_int64) for name in integers]
+    fields += [(name, ctypes.c_int32) for name in switches]
+    fields += [(name, ctypes.c_double) for name in numbers]
+    for kind, names in (
+        (ctypes.c_void_p, ("x",)),
+        (ctypes.c_int64, ("x_t", "x_n", "x_c", "x_l")),
+        (ctypes.c_void_p, _PARAMETERS),
+        (ctypes.c_int64, [name + "_c" for name in _PARAMETERS]),
+        (ctypes.c_void_p, "u v fired spikes u_out v_out fired_out u_sequence g_spikes".split()),
+        (ctypes.c_int64, ("gs_t", "gs_n", "gs_c", "gs_l")),
+        (ctypes.c_void_p, "g_u_sequence g_u g_v gx g_u_in g_v_in".split()),
+        (ctypes.c_void_p, ["g_" + name for name in _PARAMETERS]),
+    ):
+        fields += [(name, kind) for name in names]
+    return fields
+
+
+class _Call(ctypes.Structure):
+    _fields_ = _fields()
+
+
+def _openmp() -> int | None:
+    """Address of ``GOMP_parallel`` in the OpenMP runtime torch runs on: a second runtime would compete with it."""
+    try:
+        lines = Path("/proc/self/maps").read_text().splitlines()
+    except OSError:
+        return None
+    paths = {line.split(maxsplit=5)[5] for line in lines if line.count("/") and ".so" in line}
+    runtimes = sorted(path for path in paths if Path(path).name.startswith(("libgomp", "libiomp5", "libomp")))
+    root = str(Path(torch.__file__).parent)
+    for path in sorted(runtimes, key=lambda path: not path.startswith(root)):
+        try:
+            return ctypes.cast(ctypes.CDLL(path).GOMP_parallel, ctypes.c_void_p).value
+        except (OSError, AttributeError):
+            continue
+    return None
+
+
+@functools.cache
+def _load() -> tuple[ctypes.CDLL | None, str]:
+    """The library, or None and the reason."""
+    folder = Path(__file__).resolve().parent.parent
+    reason = (
+        f"the compiled library (_cpu*.so in {folder}) is missing: no working C++ compiler was found when the package was "
+        "installed; install one (g++ or clang++) and reinstall from source"
+    )
+    for path in sorted(folder.glob("_cpu*.so")):
+        try:
+            library = ctypes.CDLL(str(path))
+            library.sd_call_size.restype = ctypes.c_int64
+            if library.sd_call_size() != ctypes.sizeof(_Call):
+                raise OSError("it belongs to another version of this package; reinstall")
+        except (OSError, AttributeError) as error:
+            reason = f"the compiled library {path} does not load: {error}"
+            continue
+        library.sd_forward.argtypes = library.sd_backward.argtypes = [ctypes.c_void_p]
+        library.sd_use_openmp.argtypes = [ctypes.c_void_p]
+        library.sd_use_openmp(_openmp())
+        return library, ""
+    return None, reason
+
+
+class _Layout:
+    """How the tensors of one call lie in memory, and their views as ``[T, N, C, L]``.
+
+    Where the channels of ``x`` are innermost, positions are counted as batch entries: N becomes N * L and L becomes 1.
+    """
+
+    def __init__(self, x: Tensor, settings: Settings) -> None:
+        self.T, self.N, self.C, self.fan, self.L = dimensions(x, settings)
+        self.rest = x.shape[3:]
+        flat = x.reshape(self.T, self.N, x.shape[2], self.L)
+        self.channels_last = self.L > 1 and x.shape[2] > 1 and flat.stride(2) == 1 and flat.stride(3) > 1
+        self.x = flat
+        if self.channels_last:
+            self.x = flat.transpose(2, 3).reshape(self.T, self.N * self.L, x.shape[2], 1)
+
+    def sequence(self, g: Tensor) -> Tensor:
+        """``[T, N, C, *]`` -> ``[T, N', C, L']``, a view where that is possible."""
+        g = g.reshape(self.T, self.N, self.C, self.L)
+        return g.transpose(2, 3).reshape(self.T, self.N * self.L, self.C, 1) if self.channels_last else g
+
+    def state(self, s: Tensor | None, dtype: torch.dtype) -> Tensor | None:
+        """``[N, C, *]`` or ``[N, C, B, *]`` -> the same, contiguous in the layout's order."""
+        if s is None:
+            return None
+        if self.channels_last:
+            s = s.reshape(*s.shape[: s.dim() - len(self.rest)], self.L).movedim(-1, 1)
+        return s.to(dtype).contiguous()
+
+    def empty(self, lead: tuple[int, ...], inner: tuple[int, ...], dtype: torch.dtype) -> Tensor:
+        """Uninitialised ``[*lead, *inner, L]`` in memory order, e.g. lead (T, N), inner (C,)."""
+        return torch.empty((*lead, self.L, *inner) if self.channels_last else (*lead, *inner, self.L), dtype=dtype)
+
+    def shaped(self, s: Tensor | None, lead: int) -> Tensor | None:
+        """A tensor from :meth:`empty`, back in the caller's shape; ``lead`` counts its leading dimensions."""
+        if s is None:
+            return None
+        if not self.channels_last:
+            return s.reshape(*s.shape[:-1], *self.rest)
+        s = s.movedim(lead, -1)
+        return s.unflatten(-1, self.rest)
+
+
+def _address(tensor: Tensor | None) -> int | None:
+    return None if tensor is None else tensor.data_ptr()
+
+
+class CpuProvider:
+    """Compiled C++ for CPU tensors of float32, float64, float16 and bfloat16.
+
+    Args:
+        level: instruction set, one of ``baseline``, ``avx2``, ``avx512``; None takes the best this processor has. One that
+            the processor lacks also gives the best.
+    """
+
+    name = "cpu"
+
+    def __init__(self, level: str | None = None) -> None:
+        if level is not None and level not in LEVELS:
+            raise ValueError(f"level is {level!r}; it must be None or one of {', '.join(LEVELS)}")
+        self._level = -1 if level is None else LEVELS.index(level)
+
+    def why_not(self, device: torch.device, dtype: torch.dtype, settings: Settings) -> str | None:
+        if device.type != "cpu":
+            return f"it runs on CPU tensors, and these are on {device}"
+        if dtype not in _SCALARS:
+            return f"it has no code for {dtype}; it runs {', '.join(str(d) for d in _SCALARS)}"
+        library, reason = _load()
+        return None if library is not None else reason
+
+    def _library(self) -> ctypes.CDLL:
+        library, reason = _load()
+        if library is None:
+            raise RuntimeError(f"provider cpu cannot run: {reason}")
+        return library
+
+    def _call(self, p: Inputs, settings: Settings, layout: _Layout) -> tuple[_Call, list[Tensor | None]]:
+        """The part of the call that both directions share, and the tensors it points to."""
+        dtype = state_dtype(p.x.dtype)
+        parameters = [None if q is None else q.to(dtype).contiguous() for q in (getattr(p, name) for name in _PARAMETERS)]
+        states = [layout.state(p.u, dtype), layout.state(p.v, dtype), layout.state(p.fired, dtype)]
+        x = layout.x
+        call = _Call(
+            T=layout.T,
+            N=x.shape[1],
+            C=layout.C,
+            B=settings.branches,
+            L=x.shape[3],
+            fan=layout.fan,
+            degree=p.theta.shape[1] - 1,
+            activation=ACTIVATIONS[settings.activation].index,
+            reset=_RESETS[settings.reset],
+            timing=_TIMINGS[settings.timing],
+            surrogate=KINDS[settings.surrogate].index,
+            strict=settings.strict,
+            detach=settings.detach,
+            fire_once=settings.fire_once,
+            io=_SCALARS[p.x.dtype],
+            threads=torch.get_num_threads(),
+            level=self._level,
+            v_reset=settings.v_reset,
+            surrogate_a=settings.surrogate_a,
+            surrogate_b=settings.surrogate_b,
+            clamp_low=settings.clamp_low,
+            clamp_high=settings.clamp_high,
+            x=x.data_ptr(),
+        )
+        call.x_t, call.x_n, call.x_c, call.x_l = x.stride()
+        for name, q in zip(_PARAMETERS, parameters, strict=True):
+            setattr(call, name, _address(q))
+            setattr(call, name + "_c", 0 if q is None or q.shape[0] == 1 else q.stride(0))
+        call.u, call.v, call.fired = map(_address, states)
+        return call, [x, *parameters, *states]
+
+    @torch.no_grad()
+    def forward(self, inputs: Inputs, settings: Settings) -> Outputs:
+        library, layout = self._library(), _Layout(inputs.x, settings)
+        call, held = self._call(inputs, settings, layout)
+        dtype = state_dtype(inputs.x.dtype)
+        steps, entry, neuron = (layout.T, layout.N), (layout.N,), (layout.C,)
+        spikes = layout.empty(steps, neuron, inputs.x.dtype)
+        u = layout.empty(entry, neuron, dtype)
+        v = layout.empty(entry, (layout.C, settings.branches), dtype) if settings.branches else None
+        fired = layout.empty(entry, neuron, dtype) if settings.fire_once else None
+        trace = layout.empty(steps, neuron, dtype) if settings.record else None
+        call.spikes, call.u_out, call.v_out = _address(spikes), _address(u), _address(v)
+        call.fired_out, call.u_sequence = _address(fired), _address(trace)
+        if library.sd_forward(ctypes.addressof(call)):
+            raise MemoryError("the cpu provider could not allocate its scratch memory")
+        del held
+        return Outputs(
+            layout.shaped(spikes, 2), layout.shaped(u, 1), layout.shaped(v, 1), layout.shaped(fired, 1), layout.shaped(trace, 2)
+        )
+
+    @torch.no_grad()
+    def backward(
+        self,
+        inputs: Inputs,
+        settings: Settings,
+        spikes: Tensor,
+        u: Tensor | None,
+        v: Tensor | None,
+        u_sequence: Tensor | None,
+    ) -> Gradients:
+        library, layout = self._library(), _Layout(inputs.x, settings)
+        call, held = self._call(inputs, settings, layout)
+        dtype = state_dtype(inputs.x.dtype)
+        steps, entry = (layout.T, layout.N), (layout.N,)
+        if spikes.dtype not in (inputs.x.dtype, dtype):
+            spikes = spikes.to(dtype)
+        gs = layout.sequence(spikes)
+        g_trace = None if u_sequence is None else layout.sequence(u_sequence.to(dtype)).contiguous()
+        g_states = [layout.state(u, dtype), layout.state(v, dtype)]
+        call.g_io, call.g_spikes = _SCALARS[gs.dtype], gs.data_ptr()
+        call.gs_t, call.gs_n, call.gs_c, call.gs_l = gs.stride()
+        call.g_u_sequence, call.g_u, call.g_v = _address(g_trace), _address(g_states[0]), _address(g_states[1])
+        gx = layout.empty(steps, (layout.C * layout.fan,), inputs.x.dtype)
+        gu = layout.empty(entry, (layout.C,), dtype)
+        gv = layout.empty(entry, (layout.C, settings.branches), dtype) if settings.branches else None
+        call.gx, call.g_u_in, call.g_v_in = _address(gx), _address(gu), _address(gv)
+        sums: dict[str, Tensor | None] = {}
+        for name in _PARAMETERS:
+            q = getattr(inputs, name)
+            sums[name] = None if q is None else torch.empty(q.shape, dtype=dtype)
+            setattr(call, "g_" + name, _address(sums[name]))
+        if library.sd_backward(ctypes.addressof(call)):
+            raise MemoryError("the cpu provider could not allocate its scratch memory")
+        del held
+        return Gradients(layout.shaped(gx, 2), layout.shaped(gu, 1), layout.shaped(gv, 1), **sums)
+
+
+provider = CpuProvider()
