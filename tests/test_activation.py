@@ -48,7 +48,7 @@ class ToyPlugin:
 
     @sdp.hookimpl
     def snn_dendrite_register_models(self, register):
-        register(name="ToyNeuron", target="nowhere:Nothing")
+        register(name="ToyNeuron", target="snn_dendrite_plugin.neurons.lnm:LNM")
 
 
 @pytest.fixture
@@ -130,7 +130,7 @@ def test_plugin_registered_at_run_time_appears_in_an_active_host_and_leaves_it(h
     class Late:
         @sdp.hookimpl
         def snn_dendrite_register_models(self, register):
-            register(name="LateNeuron", target="nowhere:Nothing")
+            register(name="LateNeuron", target="snn_dendrite_plugin.neurons.lnm:LNM")
 
     late = Late()
     plugins.get_manager().register(late, "late")  # the pluggy way

@@ -315,3 +315,56 @@ def test_specs_load_their_targets():
 def test_wrong_fields_are_named(build, error, match):
     with pytest.raises(error, match=match):
         build()
+
+
+TRAIN = """
+import torch
+torch.manual_seed(0)
+x = torch.rand(6, 64, 8)
+y = (x.mean(0)[:, :4].sum(1) > x.mean(0)[:, 4:].sum(1)).long()
+
+def train(net, node, forward, reset):
+    (learned,) = node.parameters()
+    before, losses = learned.detach().clone(), []
+    optimizer = torch.optim.Adam(net.parameters(), lr=0.02)
+    for _ in range(40):
+        reset(net)
+        optimizer.zero_grad()
+        loss = torch.nn.functional.cross_entropy(forward(net), y)
+        loss.backward()
+        optimizer.step()
+        losses.append(loss.item())
+    assert losses[-1] < 0.6 * losses[0], losses
+    assert not torch.equal(before, learned)
+"""
+NATIVE = {
+    "spikingjelly": """
+import snn_dendrite_plugin
+from spikingjelly.activation_based import functional, layer, neuron
+from spikingjelly.activation_based.neuron import QIF
+
+node = QIF()
+assert isinstance(node, neuron.BaseNode) and QIF is neuron.QIF
+net = torch.nn.Sequential(layer.Linear(8, 32), node, layer.Linear(32, 2))
+functional.set_step_mode(net, "m")
+train(net, node, lambda net: net(x).mean(0), functional.reset_net)
+""",
+    "snntorch": """
+import snntorch as snn
+from snntorch import utils
+import snn_dendrite_plugin
+from snntorch import QIF
+
+node = QIF(init_hidden=True)
+assert isinstance(node, snn.SpikingNeuron) and QIF is snn.QIF
+net = torch.nn.Sequential(torch.nn.Linear(8, 32), node, torch.nn.Linear(32, 2))
+train(net, node, lambda net: torch.stack([net(step) for step in x]).mean(0), utils.reset)
+""",
+}
+
+
+@pytest.mark.parametrize("host", NATIVE)
+def test_sample_neuron_is_native_and_trains(run_python, sample, host):
+    pytest.importorskip(host)
+    code = TRAIN + NATIVE[host] + "print('trained')"
+    assert run_python(code, sample, flags=("-W", "error:adapter")) == "trained"

@@ -98,3 +98,9 @@ def test_convert_is_callable_whichever_import_comes_first(run_python):
         "from snn_dendrite_plugin.convert import convert\nprint(convert('net'))",
     ]
     assert [run_python(api + order) for order in orders] == ["converted net"] * 4
+
+
+def test_public_functions_win_over_submodules_of_their_name(conversion):
+    package = importlib.import_module("snn_dendrite_plugin.convert")
+    package.report = types.ModuleType("snn_dendrite_plugin.convert.report")  # as the import of a submodule does
+    assert package.report("net") == sdp.report("net") == ("report", "net")

@@ -31,6 +31,11 @@ class _CallableModule(ModuleType):
             return importlib.import_module("inspect").signature(self.convert)
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
 
+    def __setattr__(self, name: str, value: Any) -> None:
+        # The import system binds submodules here; a public name stays the function, not the submodule of that name.
+        if not (name in __all__ and isinstance(value, ModuleType)):
+            super().__setattr__(name, value)
+
     def __dir__(self) -> list[str]:
         return sorted({*super().__dir__(), *__all__})
 
