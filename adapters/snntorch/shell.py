@@ -1,0 +1,379 @@
+"""The shell that gives any neuron model snnTorch's manners: construction, states, reset, checkpoints."""
+
+from __future__ import annotations
+
+import inspect
+import logging
+import weakref
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import torch
+from snntorch import SpikingNeuron
+from torch import Tensor, nn
+
+from ...kernels.soma_dendrite.contract import state_dtype
+from ...kernels.surrogates import Surrogate
+from ...neurons.base import Firing, NeuronModel, States
+from ..base import accepts
+from .surrogates import DEFAULT_SPIKE_GRAD, TableSpike, read_surrogate
+
+__all__ = ["Shell", "forget", "live"]
+
+log = logging.getLogger("snn_dendrite_plugin")
+
+RESETS = {"subtract": "soft", "zero": "hard", "none": "none"}
+# What the host decides: name -> default, in the order in which Leaky takes it by position; the last by keyword only.
+HOST = {
+    "threshold": 1.0,
+    "spike_grad": None,
+    "surrogate_disable": False,
+    "init_hidden": False,
+    "inhibition": False,
+    "learn_beta": False,
+    "learn_threshold": False,
+    "reset_mechanism": "subtract",
+    "state_quant": False,
+    "output": False,
+    "graded_spikes_factor": 1.0,
+    "learn_graded_spikes_factor": False,
+    "reset_delay": True,
+    "fire_once": False,
+}
+KEYWORD_ONLY = ("fire_once", "carry_states")
+HIDDEN = ("decay_input",)  # snnTorch never scales a neuron's input
+_LIVE: weakref.WeakSet[Shell] = weakref.WeakSet()
+_said: set[str] = set()
+
+
+def live(cls: type) -> Iterator[Shell]:
+    """Every neuron of ``cls`` that is in use; copies and unpickled ones too."""
+    return (neuron for neuron in list(_LIVE) if isinstance(neuron, cls))
+
+
+def forget(module: nn.Module) -> None:
+    """Take a neuron out of ``SpikingNeuron.instances``, whose strong references would keep it, and its state."""
+    for holder in {SpikingNeuron, *type(module).__mro__}:
+        instances = vars(holder).get("instances")
+        if isinstance(instances, list):
+            instances[:] = [item for item in instances if item is not module]
+
+
+def say_slow(node: str, what: str) -> None:
+    """One log line per reason, on the path that is taken where the fused one cannot express something."""
+    if what not in _said:
+        _said.add(what)
+        log.warning("%s with %s runs step by step on the reference path: correct, but slower", node, what)
+
+
+def _floating(value: Any) -> Tensor:
+    value = torch.as_tensor(value)
+    return value if value.is_floating_point() else value.to(torch.get_default_dtype())
+
+
+class Shell(SpikingNeuron):
+    """A registered neuron model among snnTorch's neurons; subclasses name the model. See :mod:`.factory`."""
+
+    model_class: type[NeuronModel]
+    takes_beta = False
+    host_arguments = HOST
+
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        own, host = self._arguments(args, kwargs)
+        name, model_class = type(self).__name__, self.model_class
+        learn_beta = host.pop("learn_beta", False)
+        if self.takes_beta:
+            # As Leaky does, through the default dtype: a beta of 0.9 is the same number in both.
+            if "beta" in own:
+                own["beta"] = _floating(own["beta"])
+            if accepts(model_class, "learn_beta"):
+                own["learn_beta"] = learn_beta
+        for hidden in HIDDEN:
+            if accepts(model_class, hidden):
+                own[hidden] = False
+        model = model_class(**own)
+        if learn_beta and not any(parameter.requires_grad for parameter in model.parameters()):
+            raise ValueError(f"learn_beta is True, but {name} has nothing that is learned; its model fixes beta")
+        if host["reset_mechanism"] not in RESETS:
+            raise ValueError(f"reset_mechanism is {host['reset_mechanism']!r}; it must be one of {', '.join(RESETS)}")
+        self._check_callables(host)
+        fire_once, reset_delay, carry = (host.pop(key, False) for key in ("fire_once", "reset_delay", "carry_states"))
+        host["threshold"] = _floating(host["threshold"])
+        host["graded_spikes_factor"] = _floating(host["graded_spikes_factor"])
+        if host["spike_grad"] is None:
+            host["spike_grad"] = DEFAULT_SPIKE_GRAD
+        elif isinstance(host["spike_grad"], Surrogate):
+            host["spike_grad"] = TableSpike(host["spike_grad"])
+        super().__init__(**host)
+        forget(self)
+        _LIVE.add(self)
+        self.reset_delay, self._fire_once, self.carry_states = reset_delay, bool(fire_once), carry
+        self._spike_reading = (None, None)
+        self._read_spike_grad()
+        self.model = model
+        self._init_mem()
+        self.register_load_state_dict_post_hook(_forgive_missing)
+        for feature in ("inhibition", "state_quant"):
+            if getattr(self, feature):
+                say_slow(name, feature)
+
+    @classmethod
+    def _arguments(cls, args: tuple, kwargs: dict[str, Any]) -> tuple[dict[str, Any], dict[str, Any]]:
+        """The model's share of the arguments, as given, and the host's, complete."""
+        signature: inspect.Signature = cls.__signature__  # type: ignore[attr-defined]
+        for key in kwargs:
+            if key in HIDDEN and accepts(cls.model_class, key):
+                raise TypeError(f"{cls.__name__} takes no {key}: snnTorch never scales a neuron's input")
+            if key not in signature.parameters:
+                options = ", ".join(signature.parameters)
+                raise TypeError(f"{cls.__name__} got an unexpected argument {key!r}; it takes {options}")
+        try:
+            given = signature.bind(*args, **kwargs).arguments
+        except TypeError as error:
+            raise TypeError(f"{cls.__name__}{signature}: {error}") from None
+        host = {key: given.pop(key, default) for key, default in cls.host_arguments.items()}
+        return given, host
+
+    @staticmethod
+    def _check_callables(host: dict[str, Any]) -> None:
+        spike_grad = host["spike_grad"]
+        if not (spike_grad is None or callable(spike_grad) or isinstance(spike_grad, Surrogate)):
+            raise TypeError(
+                f"spike_grad is {spike_grad!r}; it must be a function of mem - threshold, such as "
+                f"snntorch.surrogate.fast_sigmoid(), or None"
+            )
+        if host["state_quant"] and not callable(host["state_quant"]):
+            raise TypeError(
+                f"state_quant is {host['state_quant']!r}; it must be a function such as "
+                f"snntorch.functional.quant.state_quant(), or False"
+            )
+
+    # -- firing ----------------------------------------------------------------------------------------------------
+
+    @property
+    def fire_once(self) -> bool:
+        """Whether a neuron fires at most once until it is reset."""
+        return self._fire_once
+
+    def _read_spike_grad(self) -> Surrogate | Callable[[Tensor], Tensor]:
+        """``spike_grad`` as the kernels take it, read again only when it was exchanged."""
+        function, surrogate = self._spike_reading
+        if function is not self.spike_grad:
+            function = self.spike_grad
+            surrogate = read_surrogate(function) or function
+            self._spike_reading = (function, surrogate)
+            if surrogate is function:
+                say_slow(type(self).__name__, "a spike_grad that is not in the surrogate table")
+        return surrogate
+
+    def _spike_function(self, dtype: torch.dtype) -> Surrogate | Callable[[Tensor], Tensor]:
+        """Surrogate of the fused path, or a function of ``h - threshold`` where something happens before or after."""
+        surrogate = self._read_spike_grad()
+        if not (self.inhibition or self.state_quant):
+            return surrogate
+        fire = TableSpike(surrogate) if isinstance(surrogate, Surrogate) else surrogate
+        quantise, inhibition, threshold = self.state_quant, self.inhibition, self.threshold.to(dtype)
+
+        def function(distance: Tensor) -> Tensor:
+            if quantise:
+                distance = quantise(distance + threshold) - threshold
+            spikes = fire(distance)
+            if inhibition:
+                winner = distance.argmax(1, keepdim=True)
+                spikes = spikes * torch.zeros_like(spikes).scatter(1, winner, 1.0)
+            return spikes
+
+        return function
+
+    def firing(self, dtype: torch.dtype = torch.float32) -> Firing:
+        """Threshold, reset and surrogate as the models take them, read anew at every call; ``dtype`` is the states'."""
+        return Firing(
+            threshold=self.threshold,
+            reset=RESETS[self._reset_mechanism],
+            v_reset=0.0,
+            timing="next_step" if self.reset_delay or self.state_quant else "snntorch",
+            strict=True,
+            detach=False,
+            fire_once=self._fire_once,
+            surrogate=self._spike_function(dtype),
+            allowed=None,
+        )
+
+    def _step(self, x: Tensor, states: States, firing: Firing) -> tuple[Tensor, States]:
+        """One step of the model, with what no model knows of: states that are quantised."""
+        spikes, new = self.model.advance(x, states, firing)
+        if not self.state_quant:
+            return spikes, new
+        kept = len(new) - int(self._fire_once and self._state_names[-1] == "fired")
+        new = (*(self.state_quant(state) for state in new[:kept]), *new[kept:])
+        if self.reset_delay or firing.reset == "none":
+            return spikes, new
+        # snnTorch quantises before it resets, and leaves what the reset made of it.
+        h, threshold = new[0], firing.threshold_like(new[0])
+        reset = spikes.to(h.dtype) - (states[0] > threshold).to(h.dtype).detach()
+        return spikes, (h - reset * (threshold if firing.reset == "soft" else h), *new[1:])
+
+    def _graded(self, spikes: Tensor) -> Tensor:
+        """Spikes times ``graded_spikes_factor``; not under inhibition, as in snnTorch."""
+        if self.inhibition or self._factor_is_one():
+            return spikes
+        return spikes * self.graded_spikes_factor.to(spikes.dtype)
+
+    def _factor_is_one(self) -> bool:
+        """Whether multiplying can be left out. The value is looked at again only after it was written to."""
+        factor = self.graded_spikes_factor
+        if torch.compiler.is_compiling() or factor.requires_grad or factor.is_meta or factor.is_inference():
+            return False
+        seen = self.__dict__.get("_factor_seen")
+        if seen is None or seen[0] is not factor or seen[1] != factor._version:
+            seen = self._factor_seen = (factor, factor._version, bool((factor == 1).all()))
+        return seen[2]
+
+    # -- states ----------------------------------------------------------------------------------------------------
+
+    def _init_mem(self) -> None:
+        """Register the states as non-persistent buffers of size 0: soma potential ``mem``, others by their names."""
+        self._state_names = ("mem", *self.model.state_names(self.firing())[1:])
+        for state in self._state_names:
+            if hasattr(self, state):
+                raise ValueError(
+                    f"state {state!r} of {type(self.model).__name__} is the name of an attribute; rename it"
+                )
+            self.register_buffer(state, torch.zeros(0), persistent=False)
+
+    def _states(self, x: Tensor, mem: Tensor | None, firing: Firing) -> States:
+        """The states for a step input ``x [N, C, *]``; reset ones where there are none of its shape and device."""
+        if mem is not None:
+            self.mem = mem
+        dtype = state_dtype(x.dtype)
+        held = [getattr(self, name) for name in self._state_names]
+        shapes = self.model.state_shapes(x.shape)
+        shapes = (*shapes, shapes[0]) if len(held) > len(shapes) else shapes
+        fits = [
+            tuple(state.shape) == tuple(shape) and state.device == x.device
+            for state, shape in zip(held, shapes, strict=True)
+        ]
+        if all(fits):
+            return tuple(state.to(dtype) for state in held)
+        fresh = self.model.init_states(x, firing)
+        if [tuple(state.shape) for state in fresh] != [tuple(shape) for shape in shapes]:
+            model = type(self.model).__name__
+            raise ValueError(f"{model}.init_states and {model}.state_shapes disagree for x {tuple(x.shape)}")
+        # A potential that does not fit starts everything afresh; one that fits only what does not.
+        return tuple(old.to(dtype) if fits[0] and fit else new for old, new, fit in zip(held, fresh, fits, strict=True))
+
+    def _store(self, states: States) -> None:
+        for name, state in zip(self._state_names, states, strict=True):
+            setattr(self, name, state)
+
+    def reset_mem(self) -> Tensor:
+        """Reset every state, without a gradient history, and return the soma's potential: the start of a sequence.
+
+        The potential has size 0 before the first step, the last step's shape afterwards; :meth:`forward` takes both.
+        """
+        regular = type(self.model).init_states is NeuronModel.init_states
+        first, *others = self.model.states.values()
+        values = (0.0 if self._reset_mechanism == "zero" else first, *others, 0.0)
+        for name, value in zip(self._state_names, values, strict=False):
+            state = getattr(self, name)
+            setattr(self, name, torch.full_like(state, value) if regular else torch.zeros(0, device=state.device))
+        return self.mem
+
+    def init_leaky(self) -> Tensor:
+        """:meth:`reset_mem` by the name that networks with explicit states call on ``snn.Leaky``."""
+        return self.reset_mem()
+
+    def detach_mem(self) -> None:
+        """Cut the states from the graph and keep their values: the border of truncated backpropagation through time."""
+        for name in self._state_names:
+            setattr(self, name, getattr(self, name).detach())
+
+    @property
+    def outputs(self) -> int:
+        """Number of outputs that ``snntorch.backprop`` unpacks when this is the last layer: spikes and potential."""
+        return 2
+
+    @classmethod
+    def reset_hidden(cls) -> None:
+        """Reset all neurons of this class in use, in every network; ``snntorch.utils.reset(net)`` resets one's."""
+        for neuron in live(cls):
+            neuron.reset_mem()
+
+    @classmethod
+    def detach_hidden(cls) -> None:
+        """Detach the states of all neurons of this class that are in use, in every network."""
+        for neuron in live(cls):
+            neuron.detach_mem()
+
+    # -- copies and checkpoints ------------------------------------------------------------------------------------
+
+    def __getstate__(self) -> dict[str, Any]:
+        state = self.__dict__.copy()
+        buffers = state["_buffers"] = state["_buffers"].copy()
+        for name in self._state_names:  # only leaves of the graph can be copied
+            buffers[name] = buffers[name].detach()
+        state.pop("_factor_seen", None)
+        surrogate = self._read_spike_grad()
+        if "spike_grad" in state and isinstance(surrogate, Surrogate):  # snnTorch's closures do not pickle, this does
+            state["spike_grad"] = TableSpike(surrogate)
+            state["_spike_reading"] = (state["spike_grad"], surrogate)
+        return state
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        super().__setstate__(state)
+        _LIVE.add(self)
+
+    def _load_from_state_dict(self, state_dict, prefix, metadata, strict, missing, unexpected, errors) -> None:
+        point = self.takes_beta and prefix + "beta" in state_dict
+        if point and not any(key.startswith(prefix + "model.") for key in state_dict):
+            # A point neuron's checkpoint: its beta is ours, and what it does not have stays as it is.
+            try:
+                set_beta(self, state_dict[prefix + "beta"].clamp(0, 1))
+            except ValueError as error:
+                errors.append(f"{prefix}beta: {error}")
+            state_dict = {key: value for key, value in state_dict.items() if key != prefix + "beta"}
+            self._point_prefix = prefix
+        super()._load_from_state_dict(state_dict, prefix, metadata, strict, missing, unexpected, errors)
+        value = self.reset_mechanism_val
+        if not value.is_meta:
+            names = {index: name for name, index in self.reset_dict.items()}
+            if int(value) not in names:
+                errors.append(f"{prefix}reset_mechanism_val is {int(value)}; it must be one of {sorted(names)}")
+            else:
+                self._reset_mechanism = names[int(value)]
+
+    def extra_repr(self) -> str:
+        threshold = self.threshold
+        text = f"threshold={threshold.item():g}" if threshold.numel() == 1 else f"threshold=[{threshold.numel()}]"
+        text += f", reset_mechanism={self._reset_mechanism}, reset_delay={self.reset_delay}"
+        flags = ("init_hidden", "output", "inhibition")
+        return text + "".join(f", {flag}=True" for flag in flags if getattr(self, flag))
+
+
+def _forgive_missing(module: Shell, incompatible: Any) -> None:
+    """After a point neuron's checkpoint was loaded, what only our model has is not missing."""
+    prefix = module.__dict__.pop("_point_prefix", None)
+    if prefix is not None:
+        missing = incompatible.missing_keys
+        missing[:] = [key for key in missing if not key.startswith(prefix + "model.")]
+
+
+def get_beta(neuron: Shell) -> Tensor:
+    """Decay of the membrane potential per step: one value, or one per channel; with a gradient where it is learned."""
+    model = neuron.model
+    value = model.decay if hasattr(type(model), "decay") else torch.as_tensor(model.beta)
+    return value.to(neuron.threshold.dtype)
+
+
+def set_beta(neuron: Shell, value: float | Tensor) -> None:
+    """Set the decay of the membrane potential in place, one value or one per channel."""
+    model = neuron.model
+    if hasattr(model, "set_decay"):
+        model.set_decay(value)
+    elif isinstance(getattr(model, "beta", None), Tensor):
+        with torch.no_grad():
+            model.beta.copy_(torch.as_tensor(value))
+    elif hasattr(model, "beta"):
+        model.beta = float(value)
+    else:
+        raise ValueError(f"{type(model).__name__} has neither beta nor set_decay, so its decay cannot be set")
