@@ -1,0 +1,28 @@
+"""Synaptic layers that know no host framework."""
+
+from .ttfs import SpikeTimes, TTFSConv1d, TTFSConv2d, TTFSDecode, TTFSEncode, TTFSFire, TTFSLinear, TTFSScale
+from .ttfs_pool import TTFSAdaptiveAvgPool, TTFSAvgPool, TTFSFlatten, TTFSMaxPool, TTFSRelay, TTFSResidual
+from .ttfs_windows import ActivityPenalty, LayerActivity, activity, calibrate, perturb, saturation
+
+__all__ = [
+    "ActivityPenalty",
+    "LayerActivity",
+    "SpikeTimes",
+    "TTFSAdaptiveAvgPool",
+    "TTFSAvgPool",
+    "TTFSConv1d",
+    "TTFSConv2d",
+    "TTFSDecode",
+    "TTFSEncode",
+    "TTFSFire",
+    "TTFSFlatten",
+    "TTFSLinear",
+    "TTFSMaxPool",
+    "TTFSRelay",
+    "TTFSResidual",
+    "TTFSScale",
+    "activity",
+    "calibrate",
+    "perturb",
+    "saturation",
+]

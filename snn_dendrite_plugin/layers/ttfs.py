@@ -1,0 +1,451 @@
+"""Time-coded layers: spike times in, spike times out, exactly the ReLU network (Stanojevic et al. 2024).
+
+A layer integrates the spikes of the layer before during that layer's window and fires in its own, the next one. Times
+are counted from the start of the window in which the neuron fires, so that precision does not depend on depth; a neuron
+whose time equals the window's duration R has not fired. A spike at t stands for the value ``R - t``.
+"""
+
+from __future__ import annotations
+
+import math
+from typing import NamedTuple
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+__all__ = ["SpikeTimes", "TTFSConv1d", "TTFSConv2d", "TTFSDecode", "TTFSEncode", "TTFSFire", "TTFSLinear", "TTFSScale"]
+
+PARAMETRIZATIONS = ("B1", "general", "alpha1")
+
+
+class SpikeTimes(NamedTuple):
+    """One window of first spikes, as passed between time-coded layers.
+
+    Attributes:
+        times: ``[N, C, *]``, from the window's start, in [0, window]; a time equal to the window is silence.
+        window: duration R, a tensor without dimensions in the dtype of the times.
+    """
+
+    times: Tensor
+    window: Tensor
+
+    @property
+    def values(self) -> Tensor:
+        """What the spikes stand for, ``window - times``: the activations of the ReLU network."""
+        return self.window - self.times
+
+
+def as_spikes(layer: nn.Module, spikes: object) -> SpikeTimes:
+    """``spikes`` itself, or a TypeError that says what the layer takes."""
+    if not isinstance(spikes, SpikeTimes):
+        raise TypeError(
+            f"{type(layer).__name__} got a {type(spikes).__name__}; it takes SpikeTimes, as TTFSEncode and firing "
+            "layers return them (a layer made with fire=False returns potentials)"
+        )
+    return spikes
+
+
+class _Emitter(nn.Module):
+    """What has spikes to send: counts saturation and applies the perturbations of spike times."""
+
+    saturated: Tensor
+    seen: Tensor
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.register_buffer("saturated", torch.zeros((), dtype=torch.int64), persistent=False)
+        self.register_buffer("seen", torch.zeros((), dtype=torch.int64), persistent=False)
+        self.noise = 0.0  # standard deviation, in units of time
+        self.time_bits: int | None = None
+
+    def _send(self, times: Tensor, window: Tensor) -> SpikeTimes:
+        if self.noise or self.time_bits is not None:
+            silent = times >= window  # a neuron that does not fire has no spike to move
+            moved = times
+            if self.noise:
+                moved = (moved + self.noise * torch.randn_like(moved)).clamp(min=0)
+            if self.time_bits is not None:
+                grid = window / (2**self.time_bits - 1)
+                moved = moved + (torch.round(moved / grid) * grid - moved).detach()
+            times = torch.where(silent, window, torch.minimum(moved, window))
+        return SpikeTimes(times, window)
+
+    def _count(self, outside: Tensor) -> None:
+        self.saturated += outside.sum()
+        self.seen += outside.numel()
+
+
+class TTFSFire(_Emitter):
+    r"""Turns potentials into spike times: from the window's start, a ramp of slope 1 lifts V to the threshold R.
+
+    .. math:: t = R - \min(\max(V, 0), R)
+
+    ``V <= 0`` stays silent. ``V > R`` saturates: it fires at once, with the value R; such neurons are counted in
+    ``saturated`` out of ``seen``. The gradient is that of the ReLU, and 0 for saturated neurons.
+
+    Shapes: potentials ``[N, C, *]`` -> :class:`SpikeTimes` of the same shape.
+
+    Args:
+        window: R, in the unit of the activations; the largest value it can express.
+        adaptive: while training, R grows to ``margin`` times the largest potential of the batch before the layer
+            fires, so that nothing saturates. The function that the network computes does not depend on R.
+        margin: the factor; 10 in the paper's code.
+
+    Raises:
+        ValueError: a window or margin that is not positive and finite, or a margin below 1.
+
+    Example::
+
+        >>> import torch
+        >>> fire = TTFSFire(window=2.0, adaptive=False)
+        >>> fire(torch.tensor([[-1.0, 0.5, 2.0, 3.0]])).times.tolist(), fire.saturated.item()
+        ([[2.0, 1.5, 0.0, 0.0]], 1)
+    """
+
+    window: Tensor
+
+    def __init__(self, window: float = 1.0, adaptive: bool = True, margin: float = 10.0) -> None:
+        super().__init__()
+        if not (math.isfinite(window) and window > 0):
+            raise ValueError(f"window is {window!r}; it must be a positive, finite duration")
+        if not (math.isfinite(margin) and margin >= 1):
+            raise ValueError(f"margin is {margin!r}; a window must hold the largest activation: at least 1")
+        self.register_buffer("window", torch.tensor(float(window), dtype=torch.float64))
+        self.adaptive = bool(adaptive)
+        self.margin = float(margin)
+        self.shorten = 1.0  # perturbation: the share of the window that is used
+        self.observing = False  # while calibrating: the window follows the data
+
+    def grow(self, potential: Tensor, margin: float) -> None:
+        """Widen the window to ``margin`` times the largest finite potential."""
+        largest = potential.detach().amax().double() * margin
+        largest = torch.where(torch.isfinite(largest), largest, 0.0)
+        self.window.copy_(torch.maximum(self.window, largest))
+
+    def forward(self, potential: Tensor) -> SpikeTimes:
+        """Spike times of the potentials ``[N, C, *]`` at the start of the window."""
+        grows = self.adaptive and self.training
+        if self.observing:
+            self.grow(potential, 1.0)
+        elif grows:
+            self.grow(potential, self.margin)
+        window = self.window.to(potential.dtype)
+        if self.shorten != 1.0:
+            window = window * self.shorten
+        if not grows and not self.observing:
+            self._count(potential.detach() > window)
+        return self._send(window - torch.relu(potential).clamp(max=window), window)
+
+    def _apply(self, fn, recurse: bool = True):
+        window = self.window
+        super()._apply(fn, recurse)
+        self.window = self.window.double() if window.is_meta else window.to(self.window.device)  # keeps its precision
+        return self
+
+    def extra_repr(self) -> str:
+        return f"window={self.window.item():g}" + (", adaptive" if self.adaptive else "")
+
+
+class TTFSEncode(_Emitter):
+    """Images to first spikes: ``t = 1 - (x - low) / (high - low)`` in a window of 1; ``x = low`` stays silent.
+
+    Values outside the range saturate (clipped to its ends) and are counted in ``saturated`` out of ``seen``.
+
+    Shapes: ``[N, C, *]`` -> :class:`SpikeTimes` of the same shape. No gradient reaches values outside the range.
+
+    Raises:
+        ValueError: ``low >= high``; at the call, an input with NaN.
+
+    Example::
+
+        >>> import torch
+        >>> TTFSEncode()(torch.tensor([[0.0, 0.25, 1.0]])).times.tolist()
+        [[1.0, 0.75, 0.0]]
+    """
+
+    def __init__(self, low: float = 0.0, high: float = 1.0) -> None:
+        super().__init__()
+        self.low, self.high = check_range(low, high)
+
+    def forward(self, x: Tensor) -> SpikeTimes:
+        """Spike times of ``x [N, C, *]``."""
+        check_input(self, x)
+        scaled = (x - self.low) / (self.high - self.low)
+        self._count((scaled < 0) | (scaled > 1))
+        return self._send(1 - scaled.clamp(0, 1), torch.ones((), dtype=x.dtype, device=x.device))
+
+    def extra_repr(self) -> str:
+        return f"low={self.low:g}, high={self.high:g}"
+
+
+def check_range(low: float, high: float) -> tuple[float, float]:
+    """``(low, high)`` as floats; raises ValueError unless they are finite and in order."""
+    if not (math.isfinite(low) and math.isfinite(high) and low < high):
+        raise ValueError(f"input range is ({low!r}, {high!r}); it must be (low, high) with low < high, both finite")
+    return float(low), float(high)
+
+
+def check_input(layer: nn.Module, x: Tensor) -> None:
+    """Refuse what cannot be coded: integers, and NaN (looked for in eager mode)."""
+    if not isinstance(x, Tensor) or not x.is_floating_point():
+        found = x.dtype if isinstance(x, Tensor) else type(x).__name__
+        raise TypeError(f"{type(layer).__name__} got an input of {found}; it takes a floating point tensor")
+    if not torch.compiler.is_compiling() and bool(x.isnan().any()):
+        raise ValueError(f"{type(layer).__name__} got an input with NaN, which no spike time can stand for")
+
+
+class TTFSDecode(nn.Module):
+    """Spike times back to values, ``window - times``.
+
+    Example::
+
+        >>> import torch
+        >>> TTFSDecode()(TTFSEncode()(torch.tensor([[0.25]]))).item()
+        0.25
+    """
+
+    def forward(self, spikes: SpikeTimes) -> Tensor:
+        return as_spikes(self, spikes).values
+
+
+class _Synapse(nn.Module):
+    """Weights, and what the potential is at the end of the input's window; fires, or returns the potential."""
+
+    bias: nn.Parameter | None
+
+    def __init__(
+        self,
+        shape: tuple[int, ...],
+        bias: bool,
+        fire: bool | TTFSFire,
+        parametrization: str,
+        slope: float,
+        alpha: float,
+    ) -> None:
+        super().__init__()
+        if parametrization not in PARAMETRIZATIONS:
+            raise ValueError(f"parametrization is {parametrization!r}; it must be one of {', '.join(PARAMETRIZATIONS)}")
+        for name, value in (("slope", slope), ("alpha", alpha)):
+            if not (math.isfinite(value) and value > 0):
+                raise ValueError(f"{name} is {value!r}; a potential must rise at threshold: positive and finite")
+        self.parametrization, self.slope, self.alpha = parametrization, float(slope), float(alpha)
+        self.weight_bits: int | None = None
+        self.weight = nn.Parameter(torch.empty(shape))
+        self.register_parameter("bias", nn.Parameter(torch.zeros(shape[0])) if bias else None)
+        self.fire = TTFSFire() if fire is True else fire or None
+        start = torch.empty(shape)
+        if self.fire is None:
+            nn.init.xavier_uniform_(start)
+        else:
+            nn.init.kaiming_uniform_(start, nonlinearity="relu")
+        if parametrization == "alpha1":  # the map below needs rows that sum to less than 1
+            total = start.flatten(1).sum(1)
+            excess = (total - 0.9).clamp(min=0) / start[0].numel()
+            start = start - excess.reshape(-1, *[1] * (start.dim() - 1))
+        self.set_weight(start)
+
+    @torch.no_grad()
+    def set_weight(self, weight: Tensor) -> None:
+        """Set the synaptic strengths so that the layer has the ReLU layer's ``weight`` W.
+
+        B1: J = W. general: J = B W with B = ``slope``. alpha1: J = alpha W / (1 - sum_k W_k) per row.
+
+        Raises:
+            ValueError: with alpha1, a row that sums to 1 or more: no positive slope at threshold has it.
+        """
+        if self.parametrization == "general":
+            weight = weight * self.slope
+        elif self.parametrization == "alpha1":
+            rest = 1 - weight.flatten(1).sum(1)
+            if bool((rest <= 0).any()):
+                rows = (rest <= 0).nonzero().flatten().tolist()
+                raise ValueError(f"weight rows {rows[:5]} sum to 1 or more, which alpha1 cannot express; scale them")
+            weight = self.alpha * weight / rest.reshape(-1, *[1] * (weight.dim() - 1))
+        self.weight.copy_(weight)
+
+    def effective_weight(self) -> Tensor:
+        """W of the ReLU network that the layer equals, from the synaptic strengths ``weight``."""
+        weight = self.weight
+        if self.parametrization == "general":
+            weight = weight / self.slope
+        elif self.parametrization == "alpha1":
+            total = self.alpha + weight.flatten(1).sum(1)
+            weight = weight / total.reshape(-1, *[1] * (weight.dim() - 1))
+        if self.weight_bits is not None:
+            largest = weight.detach().abs().amax().clamp(min=torch.finfo(weight.dtype).tiny)
+            grid = 2 * largest / (2**self.weight_bits - 1)
+            weight = weight + ((torch.round((weight + largest) / grid) * grid - largest) - weight).detach()
+        return weight
+
+    def _charge(self, values: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
+        raise NotImplementedError
+
+    def forward(self, spikes: SpikeTimes):
+        """:class:`SpikeTimes` of the neurons, or with ``fire=False`` their potentials ``[N, C, *]``."""
+        values = as_spikes(self, spikes).values
+        bias = self.bias
+        if bias is None or bias.dim() == 1:
+            potential = self._charge(values, self.effective_weight(), bias)
+        else:  # a bias per position: constants that zero padding cuts off at the border
+            potential = self._charge(values, self.effective_weight(), None)
+            if potential.shape[1:] != bias.shape:
+                raise ValueError(
+                    f"input gives potentials {tuple(potential.shape[1:])}, but the layer was converted for images that "
+                    f"give {tuple(bias.shape)}; convert again with an example of the new size"
+                )
+            potential = potential + bias
+        return potential if self.fire is None else self.fire(potential)
+
+    def extra_repr(self) -> str:
+        kind = "" if self.parametrization == "B1" else f", {self.parametrization}"
+        return f"{tuple(self.weight.shape)}{kind}" + ("" if self.fire is not None else ", fire=False")
+
+
+_SHARED_ARGUMENTS = """
+        bias: learned, starts at 0; it lowers the threshold.
+        fire: True, or a :class:`TTFSFire` with its window; False returns potentials (readout, or residual addition).
+        parametrization: ``B1`` (slope 1 at threshold: trains like the ReLU network), ``general`` (slope B = ``slope``:
+            gradients are 1/B of those) or ``alpha1`` (slope alpha + sum of weights: another metric, to compare).
+        slope, alpha: B, and alpha.
+"""
+
+
+class TTFSLinear(_Synapse):
+    """Fully connected layer of TTFS neurons.
+
+    Shapes: :class:`SpikeTimes` ``[N, in_features]`` -> ``[N, out_features]``.
+
+    Args:
+        in_features, out_features: sizes.
+%s
+    Raises:
+        ValueError: an argument out of its range; the message names it. TypeError: an input that is no SpikeTimes.
+
+    Source: Stanojevic et al. 2024, Nat. Commun. 15:6793; also for the other layers.
+
+    Example::
+
+        >>> import torch
+        >>> net = torch.nn.Sequential(TTFSEncode(), TTFSLinear(6, 8), TTFSLinear(8, 3, fire=False))
+        >>> net(torch.rand(5, 6)).shape
+        torch.Size([5, 3])
+    """
+
+    def __init__(
+        self,
+        in_features: int,
+        out_features: int,
+        bias: bool = True,
+        fire: bool | TTFSFire = True,
+        parametrization: str = "B1",
+        slope: float = 1.0,
+        alpha: float = 1.0,
+    ) -> None:
+        super().__init__((out_features, in_features), bias, fire, parametrization, slope, alpha)
+
+    def _charge(self, values: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
+        return F.linear(values, weight, bias)
+
+
+class _Conv(_Synapse):
+    dims: int
+
+    def __init__(
+        self,
+        in_channels: int,
+        out_channels: int,
+        kernel_size: int | tuple[int, ...],
+        stride: int | tuple[int, ...] = 1,
+        padding: int | str | tuple[int, ...] = 0,
+        dilation: int | tuple[int, ...] = 1,
+        groups: int = 1,
+        bias: bool = True,
+        fire: bool | TTFSFire = True,
+        parametrization: str = "B1",
+        slope: float = 1.0,
+        alpha: float = 1.0,
+    ) -> None:
+        if in_channels % groups or out_channels % groups:
+            raise ValueError(
+                f"groups is {groups}; it must divide in_channels={in_channels} and out_channels={out_channels}"
+            )
+        kernel = (kernel_size,) * self.dims if isinstance(kernel_size, int) else tuple(kernel_size)
+        super().__init__((out_channels, in_channels // groups, *kernel), bias, fire, parametrization, slope, alpha)
+        self.stride, self.padding, self.dilation, self.groups = stride, padding, dilation, groups
+
+    def _charge(self, values: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
+        conv = F.conv1d if self.dims == 1 else F.conv2d
+        return conv(values, weight, bias, self.stride, self.padding, self.dilation, self.groups)
+
+
+class TTFSConv2d(_Conv):
+    """Convolution of TTFS neurons, as ``torch.nn.Conv2d``; padding is silence.
+
+    Shapes: :class:`SpikeTimes` ``[N, C, H, W]`` -> ``[N, C', H', W']``.
+
+    Args:
+        in_channels, out_channels, kernel_size, stride, padding, dilation, groups: those of ``torch.nn.Conv2d``.
+%s
+    Raises:
+        ValueError: an argument out of its range; the message names it. TypeError: an input that is no SpikeTimes.
+
+    Example::
+
+        >>> import torch
+        >>> net = torch.nn.Sequential(TTFSEncode(), TTFSConv2d(1, 4, 3, padding=1))
+        >>> net(torch.rand(2, 1, 8, 8)).times.shape
+        torch.Size([2, 4, 8, 8])
+    """
+
+    dims = 2
+
+
+class TTFSConv1d(_Conv):
+    """Convolution of TTFS neurons over one dimension, as ``torch.nn.Conv1d``; otherwise as :class:`TTFSConv2d`.
+
+    Example::
+
+        >>> import torch
+        >>> net = torch.nn.Sequential(TTFSEncode(), TTFSConv1d(1, 4, 3, stride=2))
+        >>> net(torch.rand(2, 1, 9)).times.shape
+        torch.Size([2, 4, 4])
+    """
+
+    dims = 1
+
+
+class TTFSScale(nn.Module):
+    """One synapse per neuron, ``V = weight_c x_c + bias_c``: passes a stream on, e.g. to a residual addition.
+
+    Shapes: :class:`SpikeTimes` ``[N, C, *]`` -> potentials ``[N, C, *]``; ``weight`` ``[C]``; ``bias`` ``[C]``,
+    ``[C, *]`` or None.
+
+    Example::
+
+        >>> import torch
+        >>> TTFSScale(torch.tensor([2.0]))(TTFSEncode()(torch.tensor([[0.25]]))).item()
+        0.5
+    """
+
+    def __init__(self, weight: Tensor, bias: Tensor | None = None) -> None:
+        super().__init__()
+        self.weight = nn.Parameter(weight.detach().clone())
+        self.register_parameter("bias", None if bias is None else nn.Parameter(bias.detach().clone()))
+
+    def forward(self, spikes: SpikeTimes) -> Tensor:
+        values = as_spikes(self, spikes).values
+        potential = values * per_channel(self.weight, values)
+        return potential if self.bias is None else potential + per_channel(self.bias, values)
+
+    def extra_repr(self) -> str:
+        return f"{self.weight.numel()}"
+
+
+def per_channel(value: Tensor, like: Tensor) -> Tensor:
+    """``[C]`` or ``[C, *]`` -> broadcastable against ``[N, C, *]``."""
+    return value.reshape(*value.shape, *[1] * (like.dim() - 1 - value.dim()))
+
+
+for _layer in (TTFSLinear, TTFSConv2d):
+    _layer.__doc__ = (_layer.__doc__ or "") % _SHARED_ARGUMENTS.strip("\n")
