@@ -1,0 +1,171 @@
+"""What a conversion did: one line per neuron, and the totals."""
+
+from __future__ import annotations
+
+import dataclasses
+import io
+import sys
+from collections.abc import Iterable
+
+__all__ = ["ConversionReport", "ConvertedNeuron", "SkippedNeuron"]
+
+_COLUMNS = ("neuron", "was", "is", "wiring", "parameters", "flipped spikes", "notes")
+
+
+@dataclasses.dataclass(frozen=True)
+class ConvertedNeuron:
+    """One neuron that was (or, in a dry run, would be) replaced.
+
+    Attributes:
+        name: its qualified name in the model, ``"(root)"`` where the model itself is a neuron.
+        aliases: its other names, where the module is shared.
+        host: the host's name.
+        before, after: class names.
+        wiring: ``shared``, ``partition`` or ``expand``, ``""`` for a model that has no wiring.
+        layer: name of the synaptic layer that was rewritten, ``""`` for none.
+        parameters_before, parameters_after: the neuron's own parameters; None where per-channel parameters wait for the
+            first forward pass.
+        spikes, flips: neuron-steps compared on the example input, and how many of them differ; None when not counted.
+        notes: what the user should know, e.g. hooks that stay on the replaced module.
+    """
+
+    name: str
+    host: str
+    before: str
+    after: str
+    aliases: tuple[str, ...] = ()
+    wiring: str = ""
+    layer: str = ""
+    parameters_before: int = 0
+    parameters_after: int | None = 0
+    spikes: int | None = None
+    flips: int | None = None
+    notes: tuple[str, ...] = ()
+
+    @property
+    def flip_share(self) -> float | None:
+        """Flipped share of the compared neuron-steps, None when not counted."""
+        return None if self.flips is None else self.flips / max(1, self.spikes or 0)
+
+
+@dataclasses.dataclass(frozen=True)
+class SkippedNeuron:
+    """One neuron that stayed as it was, and why."""
+
+    name: str
+    before: str
+    reason: str
+
+
+@dataclasses.dataclass(frozen=True)
+class ConversionReport:
+    """Result of a conversion; ``print`` it for a table (a drawn one on a terminal, plain text elsewhere).
+
+    Attributes:
+        to: the registered model that neurons were converted to.
+        converted, skipped: one entry per neuron.
+        parameters_before, parameters_after: elements of all parameters of the model, shared ones once. Per-channel
+            parameters that wait for the first forward pass count as 0 (give ``example_input`` to have them made).
+        output_difference: largest absolute difference of the model's outputs on the example input, None when not run.
+        dry_run: nothing was changed.
+
+    Example:
+        >>> import torch, snn_dendrite_plugin as sdp
+        >>> from spikingjelly.activation_based import neuron
+        >>> net = torch.nn.Sequential(torch.nn.Linear(4, 3), neuron.LIFNode())
+        >>> plan = sdp.convert(net, to="DendSN", branches=2, dry_run=True)
+        >>> [line.name for line in plan.converted], plan.parameters_before, plan.parameters_after
+        (['1'], 15, 21)
+    """
+
+    to: str
+    converted: tuple[ConvertedNeuron, ...]
+    skipped: tuple[SkippedNeuron, ...]
+    parameters_before: int
+    parameters_after: int
+    output_difference: float | None = None
+    dry_run: bool = False
+
+    @property
+    def flips(self) -> int | None:
+        """Flipped spikes of all converted neurons on the example input, None when not counted."""
+        counted = [line.flips for line in self.converted if line.flips is not None]
+        return sum(counted) if counted else None
+
+    @property
+    def flip_share(self) -> float | None:
+        """Flipped share of all compared neuron-steps, None when not counted."""
+        if self.flips is None:
+            return None
+        return self.flips / max(1, sum(line.spikes or 0 for line in self.converted))
+
+    def after(self, earlier: ConversionReport) -> ConversionReport:
+        """This report together with that of an earlier conversion of the same model."""
+        names = {line.name for line in self.converted}
+        kept = tuple(line for line in earlier.converted if line.name not in names)
+        done = names | {line.name for line in kept}
+        return dataclasses.replace(
+            self,
+            to=self.to if self.to == earlier.to else f"{earlier.to}, {self.to}",
+            converted=kept + self.converted,
+            skipped=tuple(line for line in self.skipped if line.name not in done),
+            parameters_before=earlier.parameters_before,
+        )
+
+    # -- printing --------------------------------------------------------------------------------------------------
+
+    def rows(self) -> list[tuple[str, ...]]:
+        """The table's rows: neuron, was, is, wiring, parameters, flipped spikes, notes."""
+        rows: list[tuple[str, ...]] = []
+        for line in self.converted:
+            flips = "" if line.flips is None else f"{line.flips} of {line.spikes} ({line.flip_share:.2g})"
+            after = "at first forward" if line.parameters_after is None else str(line.parameters_after)
+            layer = f"{line.layer} rewritten" if line.layer else ""
+            shared = f"also {', '.join(line.aliases)}" if line.aliases else ""
+            notes = "; ".join(note for note in (layer, shared, *line.notes) if note)
+            parameters = f"{line.parameters_before} -> {after}"
+            rows.append((line.name, line.before, line.after, line.wiring, parameters, flips, notes))
+        rows += [(line.name, line.before, "(kept)", "", "", "", line.reason) for line in self.skipped]
+        return rows
+
+    def summary(self) -> str:
+        """One line: counts, parameters, and what the example input showed."""
+        verb = "to convert" if self.dry_run else "converted"
+        text = (
+            f"{len(self.converted)} neurons {verb} to {self.to}, {len(self.skipped)} kept; "
+            f"parameters {self.parameters_before} -> {self.parameters_after}"
+        )
+        if self.flips is not None:
+            text += f"; {self.flips} spikes flipped (share {self.flip_share:.2g})"
+        if self.output_difference is not None:
+            text += f"; largest output difference {self.output_difference:.2g}"
+        return text
+
+    def __str__(self) -> str:
+        if not sys.stdout.isatty():
+            return "\n".join([*_plain(_COLUMNS, self.rows()), self.summary()])
+        from rich.console import Console
+
+        text = io.StringIO()
+        Console(file=text, force_terminal=True).print(self.__rich__())
+        return text.getvalue().rstrip("\n")
+
+    def __rich__(self):
+        from rich.table import Table
+        from rich.text import Text
+
+        rows = self.rows()
+        used = [i for i in range(len(_COLUMNS)) if any(row[i] for row in rows)]
+        table = Table(caption=Text(self.summary()), caption_justify="left")
+        for i in used:
+            table.add_column(_COLUMNS[i], overflow="fold")
+        for row in rows:
+            table.add_row(*(Text(row[i]) for i in used))
+        return table
+
+
+def _plain(header: Iterable[str], rows: list[tuple[str, ...]]) -> list[str]:
+    table = [tuple(header), *rows]
+    used = [i for i in range(len(table[0])) if any(row[i] for row in rows)]
+    widths = [max(len(row[i]) for row in table) for i in used]
+    return ["  ".join(row[i].ljust(width) for i, width in zip(used, widths, strict=True)).rstrip() for row in table]
