@@ -1,4 +1,5 @@
-"""What every host adapter shares: making node classes of registered models, and showing them in the host's namespace."""
+"""What every host adapter shares: making node classes of registered models, and showing them in the host's
+namespace."""
 
 from __future__ import annotations
 
@@ -18,8 +19,8 @@ log = logging.getLogger("snn_dendrite_plugin")
 class HostAdapter:
     """A host as the rest of the plugin sees it. One subclass per host; ``adapter`` in its package is the instance.
 
-    Registration never overwrites a name that the host already has, is idempotent, and can be undone. Conversion asks the
-    adapter what is a neuron, what its arguments are, and for the node that takes its place.
+    Registration never overwrites a name that the host already has, is idempotent, and can be undone. Conversion asks
+    the adapter what is a neuron, what its arguments are, and for the node that takes its place.
     """
 
     host: str = ""
@@ -118,7 +119,9 @@ def accepts(model_class: type, name: str) -> bool:
     return name in inspect.signature(model_class.__init__).parameters
 
 
-def split_arguments(model_class: type, arguments: Mapping[str, Any], host_names: Iterable[str], node: str) -> dict[str, Any]:
+def split_arguments(
+    model_class: type, arguments: Mapping[str, Any], host_names: Iterable[str], node: str
+) -> dict[str, Any]:
     """The model's share of ``arguments``; raises TypeError naming an argument that nobody takes."""
     known = set(inspect.signature(model_class.__init__).parameters) - {"self"}
     for name in arguments:

@@ -50,14 +50,26 @@ def _one(v: Tensor) -> Tensor:
 _ROWS: list[tuple[str, Callable[[Tensor], Tensor], Callable[[Tensor], Tensor]]] = [
     ("identity", lambda v: v, _one),
     ("relu", lambda v: v.clamp(min=0), lambda v: (v > 0).to(v.dtype)),
-    ("leaky_relu", lambda v: torch.where(v > 0, v, LEAKY_SLOPE * v), lambda v: torch.where(v > 0, v.new_tensor(1.0), v.new_tensor(LEAKY_SLOPE))),
+    (
+        "leaky_relu",
+        lambda v: torch.where(v > 0, v, LEAKY_SLOPE * v),
+        lambda v: torch.where(v > 0, v.new_tensor(1.0), v.new_tensor(LEAKY_SLOPE)),
+    ),
     ("mexican_hat", _mexican_hat, _mexican_hat_derivative),
     ("tanh", torch.tanh, lambda v: 1 - torch.tanh(v) ** 2),
     ("sigmoid", torch.sigmoid, lambda v: torch.sigmoid(v) * (1 - torch.sigmoid(v))),
-    ("elu", lambda v: torch.where(v > 0, v, torch.expm1(v)), lambda v: torch.where(v > 0, 1.0, torch.exp(v.clamp(max=0)))),
+    (
+        "elu",
+        lambda v: torch.where(v > 0, v, torch.expm1(v)),
+        lambda v: torch.where(v > 0, 1.0, torch.exp(v.clamp(max=0))),
+    ),
     ("softplus", torch.nn.functional.softplus, torch.sigmoid),
     ("silu", torch.nn.functional.silu, lambda v: torch.sigmoid(v) * (1 + v * (1 - torch.sigmoid(v)))),
-    ("gelu", torch.nn.functional.gelu, lambda v: 0.5 * (1 + torch.erf(v / math.sqrt(2))) + v * torch.exp(-v * v / 2) / math.sqrt(2 * math.pi)),
+    (
+        "gelu",
+        torch.nn.functional.gelu,
+        lambda v: 0.5 * (1 + torch.erf(v / math.sqrt(2))) + v * torch.exp(-v * v / 2) / math.sqrt(2 * math.pi),
+    ),
 ]
 
 ACTIVATIONS: dict[str, Activation] = {name: Activation(i, f, df) for i, (name, f, df) in enumerate(_ROWS)}

@@ -31,7 +31,7 @@ class ProviderError(RuntimeError):
     """An explicitly chosen provider is unknown or cannot run the call."""
 
 
-@functools.lru_cache(maxsize=None)
+@functools.cache
 def _resolve(target: str) -> Any:
     module, _, attribute = target.partition(":")
     return getattr(importlib.import_module(module), attribute)

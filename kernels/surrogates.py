@@ -1,9 +1,10 @@
 """Surrogate derivatives: one table for every provider.
 
-A surrogate is a name and up to two numbers. The forward pass is always the Heaviside step; the table holds the derivative
-that replaces the step's own in the backward pass, as a function of ``x = h - v_threshold``. The kinds cover the surrogates
-of SpikingJelly (``activation_based.surrogate``) and of snnTorch (``snntorch.surrogate``); equal formulas share a kind.
-Compiled providers use :attr:`Kind.index`, so the order of the table is part of the kernel interface: append only.
+A surrogate is a name and up to two numbers. The forward pass is always the Heaviside step; the table holds the
+derivative that replaces the step's own in the backward pass, as a function of ``x = h - v_threshold``. The kinds cover
+the surrogates of SpikingJelly (``activation_based.surrogate``) and of snnTorch (``snntorch.surrogate``); equal formulas
+share a kind. Compiled providers use :attr:`Kind.index`, so the order of the table is part of the kernel interface:
+append only.
 """
 
 from __future__ import annotations
@@ -56,7 +57,11 @@ _ROWS: list[tuple[str, tuple[tuple[str, float], ...], Callable[[Tensor, float, f
     ("erf", (("alpha", 2.0),), lambda x, a, b: a / math.sqrt(math.pi) * torch.exp(-((a * x) ** 2))),
     ("nonzero_sign_log_abs", (("alpha", 1.0),), lambda x, a, b: 1 / (1 / a + x.abs())),
     ("piecewise_leaky_relu", (("w", 1.0), ("c", 0.01)), lambda x, a, b: _pick(x.abs() < a, 1 / (2 * a), b, x)),
-    ("s2nn", (("alpha", 4.0), ("beta", 1.0)), lambda x, a, b: torch.where(x < 0, _sigmoid(x, a), b / (x.clamp(min=0) + 1))),
+    (
+        "s2nn",
+        (("alpha", 4.0), ("beta", 1.0)),
+        lambda x, a, b: torch.where(x < 0, _sigmoid(x, a), b / (x.clamp(min=0) + 1)),
+    ),
     ("q_pseudo_spike", (("alpha", 2.0),), lambda x, a, b: (1 + 2 / (a - 1) * x.abs()) ** (-a)),
     ("leaky_k_relu", (("leak", 0.0), ("k", 1.0)), lambda x, a, b: _pick(x >= 0, b, a, x)),
     ("fake_numerical_gradient", (("alpha", 0.3),), lambda x, a, b: (1 / x.abs()).clamp(max=a)),
@@ -67,7 +72,11 @@ _ROWS: list[tuple[str, tuple[tuple[str, float], ...], Callable[[Tensor, float, f
     ("triangular", (("threshold", 1.0),), lambda x, a, b: _pick(x >= 0, -a, a, x)),
     ("heaviside", (), lambda x, a, b: _pick(x > 0, 1.0, 0.0, x)),
     ("spike_rate_escape", (("beta", 1.0), ("slope", 25.0)), lambda x, a, b: b * torch.exp(-a * (x - 1).abs())),
-    ("sparse_fast_sigmoid", (("slope", 25.0), ("B", 1.0)), lambda x, a, b: torch.where(x > b, 1 / (1 + a * x.abs()) ** 2, 0.0)),
+    (
+        "sparse_fast_sigmoid",
+        (("slope", 25.0), ("B", 1.0)),
+        lambda x, a, b: torch.where(x > b, 1 / (1 + a * x.abs()) ** 2, 0.0),
+    ),
     ("squarewave_fourier_series", (("n", 2.0), ("T_period", 8.0)), _fourier),
 ]
 

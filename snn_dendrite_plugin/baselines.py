@@ -1,7 +1,7 @@
 """What the benchmark measures against: the hosts' own neurons and the other ways to run a dendritic layer.
 
-The tests check these same functions against the reference, so that what is timed is what is checked. Every contestant maps
-``x [T, N, Cx, *]`` to spikes and starts from reset states.
+The tests check these same functions against the reference, so that what is timed is what is checked. Every contestant
+maps ``x [T, N, Cx, *]`` to spikes and starts from reset states.
 """
 
 from __future__ import annotations
@@ -21,7 +21,17 @@ from .neurons.base import Firing, NeuronModel
 from .neurons.dendsn import DendSN
 from .neurons.lnm import LNM
 
-__all__ = ["FIRING", "MODELS", "compiled_loop", "flexsn_lnm", "fused", "lif_spikingjelly", "loop", "leaky_snntorch", "matrix_form"]
+__all__ = [
+    "FIRING",
+    "MODELS",
+    "compiled_loop",
+    "flexsn_lnm",
+    "fused",
+    "lif_spikingjelly",
+    "loop",
+    "leaky_snntorch",
+    "matrix_form",
+]
 
 Contestant = Callable[[Tensor], Tensor]
 FIRING = Firing(reset="hard", detach=True, surrogate=Surrogate("atan", 2.0))

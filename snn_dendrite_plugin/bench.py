@@ -183,9 +183,7 @@ def _held(contestant: baselines.Contestant, x: Tensor, device: torch.device) -> 
     return sum(seen.values()) / 1e6
 
 
-def run_case(
-    case: Case, device: torch.device, rounds: int, compile_too: bool, budget: float = 20.0
-) -> list[Result]:
+def run_case(case: Case, device: torch.device, rounds: int, compile_too: bool, budget: float = 20.0) -> list[Result]:
     """Measure one case: forward, and forward plus backward, all contestants in turn."""
     x = torch.rand(case.shape, device=device, dtype=case.dtype).mul_(1.5).requires_grad_()
     target = torch.empty_like(x)
@@ -278,7 +276,9 @@ def table(results: Iterable[Result]) -> str:
         if (result.case, result.mode) != previous:
             previous = (result.case, result.mode)
             lines += ["", f"{result.case.label}, {result.mode}"]
-            lines.append(f"  {'':30} {'20 %':>9} {'median':>9} {'80 %':>9} ms  {'x LIFNode':>9} {'of copy':>8} {'held MB':>8}")
+            lines.append(
+                f"  {'':30} {'20 %':>9} {'median':>9} {'80 %':>9} ms  {'x LIFNode':>9} {'of copy':>8} {'held MB':>8}"
+            )
         lines.append(
             f"  {result.contestant:30} {result.low:9.3f} {result.median:9.3f} {result.high:9.3f}     "
             f"{result.ratio:9.3f} {result.bandwidth:8.1%} {result.held:8.1f}"

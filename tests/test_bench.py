@@ -4,6 +4,7 @@ import csv
 
 import pytest
 import torch
+
 from snn_dendrite_plugin import baselines, bench
 
 X = (torch.rand(9, 2, 8, 3, dtype=torch.float64) * 2 - 0.3).requires_grad_()

@@ -6,7 +6,9 @@ import pickle
 
 import pytest
 import torch
-from hypothesis import given, settings, strategies as st
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
 from snn_dendrite_plugin import Firing, NeuronModel
 from snn_dendrite_plugin.kernels.surrogates import Surrogate
 from snn_dendrite_plugin.neurons.dendsn import DendSN, spread_decays, spread_offsets

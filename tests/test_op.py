@@ -4,12 +4,13 @@ import itertools
 
 import pytest
 import torch
+from test_reference import random_call
+
 from snn_dendrite_plugin import use_provider
 from snn_dendrite_plugin.kernels.providers import ProviderError, explain
 from snn_dendrite_plugin.kernels.soma_dendrite import Inputs, Settings, soma_dendrite
 from snn_dendrite_plugin.kernels.soma_dendrite.op import _FIELDS
 from snn_dendrite_plugin.kernels.soma_dendrite.reference import run
-from test_reference import random_call
 
 STATIC = [
     {"b": 0, "wiring": "shared", "reset": "soft", "fire_once": True},

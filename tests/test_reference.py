@@ -5,7 +5,9 @@ import math
 
 import pytest
 import torch
-from hypothesis import given, settings, strategies as st
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
 from snn_dendrite_plugin.kernels.activations import ACTIVATIONS
 from snn_dendrite_plugin.kernels.soma_dendrite.contract import Inputs, Settings
 from snn_dendrite_plugin.kernels.soma_dendrite.reference import TorchProvider, run
@@ -17,6 +19,7 @@ F64 = torch.float64
 def one_neuron(x, settings, *, alpha=None, gain=None, offset=None, strength=None, direct=1.0, theta=(0.0, 0.5),
                threshold=1.0, u=0.0, v=None, fired=None):  # fmt: skip
     """A single neuron's call: scalars and lists to the contract's shapes."""
+
     def row(values):
         return None if values is None else torch.tensor([values], dtype=F64)
 
@@ -211,7 +214,10 @@ def test_hand_written_backward_equals_autograd(
     grads = [None if o is None else torch.randn_like(o) for o in outs]
     leaves = {name: value for name, value in inputs._asdict().items() if value is not None and value.requires_grad}
     expected = torch.autograd.grad(
-        [o for o in outs if o is not None], list(leaves.values()), [g for g in grads if g is not None], allow_unused=True
+        [o for o in outs if o is not None],
+        list(leaves.values()),
+        [g for g in grads if g is not None],
+        allow_unused=True,
     )
     found = TorchProvider().backward(inputs, s, *grads)
     for (name, leaf), gradient in zip(leaves.items(), expected, strict=True):

@@ -12,11 +12,12 @@ from torch import nn
 
 pytest.importorskip("spikingjelly")
 
+from spikingjelly.activation_based import base, functional, layer, monitor, neuron, surrogate
+
 import snn_dendrite_plugin as sdp
 from snn_dendrite_plugin.adapters.spikingjelly import adapter
 from snn_dendrite_plugin.adapters.spikingjelly.surrogates import read_surrogate
 from snn_dendrite_plugin.kernels.surrogates import derivative
-from spikingjelly.activation_based import base, functional, layer, monitor, neuron, surrogate
 
 NODES = {
     "DendSN": lambda **k: neuron.DendSN(branches=3, **k),
@@ -78,7 +79,9 @@ def test_surrogates_outside_the_table_run_with_their_own_function(double):
 
 @pytest.mark.parametrize(
     ("v_reset", "tau", "decay_input", "detach", "f"),
-    itertools.product([0.0, None, -0.2], [2.0, 3.0], [True, False], [True, False], [surrogate.Sigmoid(), surrogate.Erf()]),
+    itertools.product(
+        [0.0, None, -0.2], [2.0, 3.0], [True, False], [True, False], [surrogate.Sigmoid(), surrogate.Erf()]
+    ),
 )
 def test_lif_special_case_equals_lifnode(double, v_reset, tau, decay_input, detach, f):
     arguments = {
@@ -116,9 +119,7 @@ def test_lif_special_case_in_float32_away_from_threshold():
 
 def test_if_and_plif_special_cases(double):
     x = torch.rand(9, 3, 4) * 2
-    assert torch.equal(
-        neuron.LNM(tau=math.inf, decay_input=False, step_mode="m")(x), neuron.IFNode(step_mode="m")(x)
-    )
+    assert torch.equal(neuron.LNM(tau=math.inf, decay_input=False, step_mode="m")(x), neuron.IFNode(step_mode="m")(x))
     plif = neuron.ParametricLIFNode(init_tau=2.5, step_mode="m")
     ours = adapter.build("DendSN", adapter.read(plif))
     a, b = plif(x), ours(x)
@@ -129,7 +130,9 @@ def test_if_and_plif_special_cases(double):
 
 
 @pytest.mark.parametrize("name", NODES)
-@pytest.mark.parametrize("options", [{}, {"v_reset": None}, {"fire_once": True}, {"detach_reset": True, "v_reset": -0.1}])
+@pytest.mark.parametrize(
+    "options", [{}, {"v_reset": None}, {"fire_once": True}, {"detach_reset": True, "v_reset": -0.1}]
+)
 def test_single_step_equals_multi_step(name, options, double):
     x = torch.randn(6, 2, 4, 3) * 2
     multi, single = NODES[name](step_mode="m", **options), NODES[name](step_mode="s", **options)
@@ -230,7 +233,8 @@ def test_copy_pickle_and_state_dict(name):
 def test_pickle_loads_in_a_fresh_process(run_python, tmp_path):
     path = tmp_path / "node.pt"
     torch.save(neuron.DendSN(branches=2), path)
-    code = f"import torch; node = torch.load({str(path)!r}, weights_only=False); print(type(node).__name__, node.model.branches)"
+    load = f"import torch; node = torch.load({str(path)!r}, weights_only=False)"
+    code = f"{load}; print(type(node).__name__, node.model.branches)"
     assert run_python(code) == "DendSN 2"
 
 

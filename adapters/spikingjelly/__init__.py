@@ -43,7 +43,9 @@ class SpikingJellyAdapter(HostAdapter):
 
         if isinstance(module, (neuron.BaseNode, neuron.SimpleBaseNode)):
             return True
-        return type(module).__module__.startswith(neuron.__name__) and isinstance(module, (base.MemoryModule, base.StepModule))
+        return type(module).__module__.startswith(neuron.__name__) and isinstance(
+            module, (base.MemoryModule, base.StepModule)
+        )
 
     def why_not(self, module: nn.Module) -> str | None:
         from .shell import PluginNode

@@ -79,7 +79,9 @@ class PluginNode(neuron.BaseNode):
         known = read_surrogate(self.surrogate_function)
         if known is None and not torch.compiler.is_compiling() and type(self.surrogate_function) not in _said:
             _said.add(type(self.surrogate_function))
-            log.info("%s is not in the surrogate table: the reference path runs it", type(self.surrogate_function).__name__)
+            log.info(
+                "%s is not in the surrogate table: the reference path runs it", type(self.surrogate_function).__name__
+            )
         return Firing(
             threshold=self.v_threshold,
             reset="soft" if self.v_reset is None else "hard",
@@ -102,7 +104,9 @@ class PluginNode(neuron.BaseNode):
             raise TypeError(f"{type(self).__name__} got an input of {found}; it takes a floating point tensor")
         if step_mode == "m":
             if x.dim() == 0 or x.shape[0] == 0:
-                raise ValueError(f"{type(self).__name__} got an empty sequence, x_seq {tuple(x.shape)}; it needs T >= 1")
+                raise ValueError(
+                    f"{type(self).__name__} got an empty sequence, x_seq {tuple(x.shape)}; it needs T >= 1"
+                )
             x = x[0]
         firing = self.firing()
         fresh = None
@@ -178,10 +182,10 @@ def node_class(name: str, model_class: type[NeuronModel]) -> type[PluginNode]:
     if not accepts(model_class, "beta"):
         host = host.replace(parameters=[p for p in host.parameters.values() if p.name not in ("tau", "decay_input")])
     doc = (
-        f"{inspect.getdoc(model_class) or name}\n\nAs a SpikingJelly node: ``tau`` gives beta = 1 - 1/tau (``inf``: no leak), "
-        f"``v_threshold``, ``v_reset`` (None: soft reset), ``surrogate_function``, ``detach_reset``, ``step_mode`` and "
-        f"``store_v_seq`` are LIFNode's; ``fire_once`` allows one spike per neuron until ``reset``. A ``v_threshold`` tensor is "
-        f"one value or one per channel, learned when it is a Parameter."
+        f"{inspect.getdoc(model_class) or name}\n\nAs a SpikingJelly node: ``tau`` gives beta = 1 - 1/tau (``inf``: no "
+        f"leak), ``v_threshold``, ``v_reset`` (None: soft reset), ``surrogate_function``, ``detach_reset``, ``step_mode`` "
+        f"and ``store_v_seq`` are LIFNode's; ``fire_once`` allows one spike per neuron until ``reset``. A ``v_threshold`` "
+        f"tensor is one value or one per channel, learned when it is a Parameter."
     )
     cls = type(name, (PluginNode,), {"model_class": model_class, "__doc__": doc})
     cls.__module__ = "snn_dendrite_plugin.adapters.spikingjelly"

@@ -36,8 +36,8 @@ _KINDS: dict[str, tuple[str, tuple[str, ...]]] = {
 def read_surrogate(function: Any) -> Surrogate | None:
     """The table's entry for a SpikingJelly surrogate object, or None where only the object itself will do.
 
-    None for a class the table does not know (also a user's subclass), for ``spiking=False``, and for a parameter that is
-    a tensor; such a surrogate runs through the reference path.
+    None for a class the table does not know (also a user's subclass), for ``spiking=False``, and for a parameter that
+    is a tensor; such a surrogate runs through the reference path.
     """
     cls = type(function)
     if cls.__module__ not in _MODULES or cls.__name__ not in _KINDS or not getattr(function, "spiking", True):

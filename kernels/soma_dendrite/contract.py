@@ -1,10 +1,10 @@
 """What a provider of the soma-dendrite pair is given and what it must return.
 
-Shapes. A sequence is ``x [T, N, Cx, *]``; ``*`` (L values) may be empty. ``C`` is the number of neurons per position: in
-``shared`` wiring ``Cx = C`` and all branches see the one input, in ``fold`` wiring ``Cx = C * B`` and neuron ``c`` owns the
-channels ``c * B .. c * B + B - 1``. Soma states are ``[N, C, *]``, dendritic states ``[N, C, B, *]``. Parameters are
-``[C, B]`` or ``[1, B]`` (per layer), soma parameters ``[C, K]`` or ``[1, K]``. Everything but ``x`` and the spikes is in
-the *state dtype*: float64 for float64 input, else float32.
+Shapes. A sequence is ``x [T, N, Cx, *]``; ``*`` (L values) may be empty. ``C`` is the number of neurons per position:
+in ``shared`` wiring ``Cx = C`` and all branches see the one input, in ``fold`` wiring ``Cx = C * B`` and neuron ``c``
+owns the channels ``c * B .. c * B + B - 1``. Soma states are ``[N, C, *]``, dendritic states ``[N, C, B, *]``.
+Parameters are ``[C, B]`` or ``[1, B]`` (per layer), soma parameters ``[C, K]`` or ``[1, K]``. Everything but ``x`` and
+the spikes is in the *state dtype*: float64 for float64 input, else float32.
 
 One step, for every neuron (all parameters already contain the branch input scale, the strength normalisation and the
 input scale of the soma)::
@@ -17,14 +17,15 @@ input scale of the soma)::
 
 Timing of the reset:
 
-- ``at_once``: ``u = h - s threshold`` (soft), ``(1 - s) h + s v_reset`` (hard), ``h`` (none). ``detach`` cuts the gradient
-  through ``s`` here.
+- ``at_once``: ``u = h - s threshold`` (soft), ``(1 - s) h + s v_reset`` (hard), ``h`` (none). ``detach`` cuts the
+  gradient through ``s`` here.
 - ``next_step`` (snnTorch's default): ``u = h`` is stored; the next step computes ``r = Theta(u - threshold)`` without
   gradient and integrates ``P(u) + y - r threshold`` (soft) or ``P((1 - r) u + r v_reset) + y`` (hard).
 - ``snntorch`` (its ``reset_delay=False``): as ``next_step``, and then ``u = h - (s - r) threshold`` (soft) or
   ``h - (s - r) (h - v_reset)`` (hard), with gradient through ``s`` unless ``detach``.
 
-``fire_once``: ``s`` is multiplied by ``1 - fired`` and ``fired`` becomes 1 with the first spike (no gradient through it).
+``fire_once``: ``s`` is multiplied by ``1 - fired`` and ``fired`` becomes 1 with the first spike (no gradient through
+it).
 """
 
 from __future__ import annotations
@@ -153,7 +154,8 @@ def dimensions(x: Tensor, settings: Settings) -> tuple[int, int, int, int, int]:
     """``(T, N, C, B, L)`` of a sequence ``x [T, N, Cx, *]``; B is 1 where branches share the input.
 
     Raises:
-        ValueError: fewer than three dimensions, an empty sequence, or channels not divisible by the branches in ``fold``.
+        ValueError: fewer than three dimensions, an empty sequence, or channels not divisible by the branches in
+            ``fold``.
     """
     if x.dim() < 3:
         raise ValueError(f"x has shape {tuple(x.shape)}; a sequence is [T, N, C, *]")
@@ -162,6 +164,7 @@ def dimensions(x: Tensor, settings: Settings) -> tuple[int, int, int, int, int]:
     fan = settings.branches if settings.wiring == "fold" else 1
     if x.shape[2] % fan:
         raise ValueError(
-            f"x has {x.shape[2]} channels, which `branches`={fan} does not divide; `fold` wiring needs C * branches channels"
+            f"x has {x.shape[2]} channels, which `branches`={fan} does not divide; "
+            "`fold` wiring needs C * branches channels"
         )
     return x.shape[0], x.shape[1], x.shape[2] // fan, fan, math.prod(x.shape[3:])

@@ -126,7 +126,8 @@ def _sum_like(value: Tensor, parameter: Tensor) -> Tensor:
 class TorchProvider:
     """Forward by the reference loop, backward by hand; runs on every device torch runs on.
 
-    Backward recomputes the states in segments of about ``sqrt(T)`` steps, so that it holds ``O(sqrt(T))`` states at a time.
+    Backward recomputes the states in segments of about ``sqrt(T)`` steps, so that it holds ``O(sqrt(T))`` states at a
+    time.
     """
 
     name = "torch"

@@ -24,8 +24,8 @@ class Firing:
     """How a neuron fires and resets: what a host decides, not the model.
 
     Args:
-        threshold: ``v_th``, in units of the membrane potential; a number, or a tensor with one value or one per channel.
-        reset: ``hard`` (to ``v_reset``), ``soft`` (minus the threshold) or ``none``.
+        threshold: ``v_th``, in units of the membrane potential; a number, or a tensor with one value or one per
+        channel. reset: ``hard`` (to ``v_reset``), ``soft`` (minus the threshold) or ``none``.
         v_reset: target of the hard reset and start value of the membrane potential.
         timing: ``at_once``; ``next_step`` (snnTorch's default: the reset takes effect one step later and carries no
             gradient); ``snntorch`` (its ``reset_delay=False``, which also tests the stored potential again).
@@ -80,8 +80,8 @@ class Firing:
 
         Args:
             u: membrane potential before the step, ``[N, C, *]``.
-            memory: what the potential becomes without input, e.g. ``beta * u``; the part that a delayed hard reset clears.
-            drive: what the input adds.
+            memory: what the potential becomes without input, e.g. ``beta * u``; the part that a delayed hard reset
+            clears. drive: what the input adds.
 
         Returns:
             spikes and the new membrane potential, both ``[N, C, *]``.
@@ -107,14 +107,17 @@ class Firing:
         return s, u
 
 
-DEFAULT_FIRING = Firing()  # one object, made at import: torch.compile cannot make the dataclass's default inside a graph
+DEFAULT_FIRING = (
+    Firing()
+)  # one object, made at import: torch.compile cannot make the dataclass's default inside a graph
 
 
 class NeuronModel(nn.Module):
     """A neuron as a pure state transition: it holds parameters, never state, and knows no host framework.
 
-    A subclass names its states and writes :meth:`step`; the adapters turn it into a native node of every host. States are
-    float32 (float64 for float64 input) also under autocast and for half inputs; spikes come out in the input's dtype.
+    A subclass names its states and writes :meth:`step`; the adapters turn it into a native node of every host. States
+    are float32 (float64 for float64 input) also under autocast and for half inputs; spikes come out in the input's
+    dtype.
 
     Attributes:
         states: state names and their reset values, membrane potential of the soma first.
@@ -144,7 +147,7 @@ class NeuronModel(nn.Module):
         return (tuple(shape),) * len(self.states)
 
     def init_states(self, x: Tensor, firing: Firing | None = None) -> States:
-        """Reset states for a step input ``x [N, C, *]``: ``fired`` is 0, the soma starts at the hard reset's ``v_reset``."""
+        """Reset states for a step input ``x [N, C, *]``: the soma starts at the hard reset's value."""
         firing = firing or DEFAULT_FIRING
         shapes = self.state_shapes(x.shape)
         values = list(self.states.values())
@@ -190,7 +193,7 @@ class NeuronModel(nn.Module):
         return (*out, torch.stack(trace)) if record else out
 
     def run(self, x_seq: Tensor, states: States | None = None, firing: Firing | None = None) -> tuple[Tensor, States]:
-        """:meth:`sequence` from the reset states (or the given ones) with a default :class:`Firing`: for scripts and tests."""
+        """:meth:`sequence` from the reset states (or the given ones) with a default :class:`Firing`."""
         firing = firing or DEFAULT_FIRING
         if x_seq.shape[0] == 0:
             raise ValueError("x_seq is an empty sequence: it has 0 time steps; at least 1 is needed")

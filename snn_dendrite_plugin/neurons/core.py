@@ -24,8 +24,8 @@ class SomaDendriteModel(NeuronModel):
 
     A fixed parameter is a float64 buffer that keeps its precision when the module changes dtype (so that a converted
     network computes the same in float64); a learned one is a ``Parameter``; a learned decay is stored as its logit. Per
-    layer the shape is ``[1, columns]``, per channel ``[C, columns]``, created at the first forward pass where ``channels``
-    is not given.
+    layer the shape is ``[1, columns]``, per channel ``[C, columns]``, created at the first forward pass where
+    ``channels`` is not given.
     """
 
     def __init__(self, per_channel: bool, channels: int | None) -> None:
@@ -45,7 +45,9 @@ class SomaDendriteModel(NeuronModel):
         if table.dim() == 0:
             table = table.expand(columns)
         if table.shape[-1] != columns or table.dim() > 2:
-            raise ValueError(f"{name} has shape {tuple(table.shape)}; it must be one number, {columns} or [C, {columns}]")
+            raise ValueError(
+                f"{name} has shape {tuple(table.shape)}; it must be one number, {columns} or [C, {columns}]"
+            )
         if unit and not bool(((table >= 0) & (table <= 1)).all()):
             raise ValueError(f"{name} is {values!r}; a decay per step must lie between 0 and 1")
         table = table.reshape(-1, columns)
@@ -73,7 +75,7 @@ class SomaDendriteModel(NeuronModel):
         return None if value is None else value.to(dtype)
 
     def prepare(self, channels: int) -> None:
-        """Create the per-channel parameters that waited for the channel count; does nothing when there are none left."""
+        """Create the per-channel parameters that waited for the channel count, if any are left."""
         for key, template in list(self._templates.items()):
             parameter = getattr(self, key)
             row = torch.tensor(template, dtype=parameter.dtype, device=parameter.device)
@@ -191,8 +193,8 @@ class SomaDendriteModel(NeuronModel):
             detach=firing.detach,
             fire_once=firing.fire_once,
             record=record,
-            **({"surrogate": firing.surrogate.kind, "surrogate_a": firing.surrogate.a, "surrogate_b": firing.surrogate.b}
-               if table else {}),
+            **({"surrogate": firing.surrogate.kind, "surrogate_a": firing.surrogate.a, "surrogate_b":
+               firing.surrogate.b} if table else {}),
             **self._settings(),
         )  # fmt: skip
         inputs = Inputs(

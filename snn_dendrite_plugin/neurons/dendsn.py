@@ -12,7 +12,7 @@ __all__ = ["DendSN"]
 
 
 def spread_decays(branches: int, shortest: float = 2.0, longest: float = 16.0) -> list[float]:
-    """Decays ``1 - 1/tau`` with the time constants of the branches log-spaced from ``shortest`` to ``longest`` steps."""
+    """Decays ``1 - 1/tau``, the branches' time constants log-spaced from ``shortest`` to ``longest`` steps."""
     if branches == 1:
         return [1 - 1 / shortest]
     ratio = longest / shortest
@@ -35,8 +35,8 @@ class DendSN(SomaDendriteModel):
     then fire and reset as :class:`~snn_dendrite_plugin.neurons.base.Firing` says. Branches have no reset. The published
     model is ``wiring="fold", strength="softmax", alpha=0.5, direct=0`` (and a soma with beta = 0.5, input not scaled).
 
-    Shapes: input ``[T, N, C, *]`` in ``shared`` wiring (every branch sees the neuron's one input), ``[T, N, C * B, *]`` in
-    ``fold`` (neuron ``c`` owns channels ``cB .. cB + B - 1``); spikes ``[T, N, C, *]``; states ``v [N, C, *]`` and
+    Shapes: input ``[T, N, C, *]`` in ``shared`` wiring (every branch sees the neuron's one input), ``[T, N, C * B, *]``
+    in ``fold`` (neuron ``c`` owns channels ``cB .. cB + B - 1``); spikes ``[T, N, C, *]``; states ``v [N, C, *]`` and
     ``v_dend [N, C, B, *]``. Time is in steps, potentials in units of the threshold's.
 
     Args:
@@ -45,7 +45,8 @@ class DendSN(SomaDendriteModel):
         activation: f, a name of ``kernels.activations.ACTIVATIONS``. With normalised strengths ``mexican_hat`` makes a
             silent neuron fire at every step (f(0) = 1.84): published behaviour.
         alpha: decay of the branches per step, one number, B, or ``[C, B]``; None: 0.5 in ``fold`` (published), time
-            constants log-spaced from 2 to 16 steps in ``shared``, so that branches start apart and can become different.
+            constants log-spaced from 2 to 16 steps in ``shared``, so that branches start apart and can become
+            different.
         learn_alpha: learn alpha, kept in (0, 1).
         strength: ``raw`` uses k as it is, ``softmax`` normalises it over the branches.
         strength_init: start of k before the softmax; None: 0 for raw ``shared`` (the point neuron, exactly, from which
@@ -139,7 +140,9 @@ class DendSN(SomaDendriteModel):
     def state_shapes(self, shape):
         if len(shape) < 2:
             if self.wiring == "fold":
-                raise ValueError(f"input of one step has shape {tuple(shape)}; `fold` wiring needs [N, C * branches, *]")
+                raise ValueError(
+                    f"input of one step has shape {tuple(shape)}; `fold` wiring needs [N, C * branches, *]"
+                )
             return tuple(shape), (*shape, self.branches)
         channels = self._output_channels(shape[1])
         return (shape[0], channels, *shape[2:]), (shape[0], channels, self.branches, *shape[2:])
@@ -189,5 +192,7 @@ class DendSN(SomaDendriteModel):
         }  # fmt: skip
 
     def extra_repr(self) -> str:
-        text = f"branches={self.branches}, wiring={self.wiring}, activation={self.activation}, strength={self.strength_mode}"
-        return text + (f", degree={self.degree}" if self.degree > 1 else "") + (", per_channel" if self.per_channel else "")
+        parts = [f"{key}={getattr(self, key)}" for key in ("branches", "wiring", "activation")]
+        parts.append(f"strength={self.strength_mode}")
+        parts += [f"degree={self.degree}"] * (self.degree > 1) + ["per_channel"] * self.per_channel
+        return ", ".join(parts)

@@ -15,10 +15,10 @@ class LNM(SomaDendriteModel):
 
     .. math:: h[t] = \sum_{i=0}^{K} \theta_i u[t-1]^i + \rho\, x[t]
 
-    by Horner's scheme, then fire and reset. It starts as a LIF neuron exactly, theta = (0, beta, 0, ...). The hard reset
-    bounds the potential above; nothing bounds it below, so that a strongly negative potential can grow without limit where
-    theta_2 or theta_3 have grown: ``clamp`` limits P's argument. The paper's body could not be read: degree, start and
-    granularity are ours and are options.
+    by Horner's scheme, then fire and reset. It starts as a LIF neuron exactly, theta = (0, beta, 0, ...). The hard
+    reset bounds the potential above; nothing bounds it below, so that a strongly negative potential can grow without
+    limit where theta_2 or theta_3 have grown: ``clamp`` limits P's argument. The paper's body could not be read:
+    degree, start and granularity are ours and are options.
 
     Shapes: input and spikes ``[T, N, C, *]``; state ``v [N, C, *]``. Time is in steps.
 
