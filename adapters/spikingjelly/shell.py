@@ -143,6 +143,14 @@ class PluginNode(neuron.BaseNode):
         self.v_seq = v_seq
         return spikes
 
+    def detach(self) -> None:
+        """Cut the states from the graph. BaseNode does it in place, which autograd forbids for views."""
+        for name, value in self._memories.items():
+            if isinstance(value, Tensor):
+                self._memories[name] = value.detach()
+        if isinstance(self.v_seq, Tensor):
+            self.v_seq = self.v_seq.detach()
+
     def extra_repr(self) -> str:
         once = ", fire_once=True" if self.fire_once else ""
         return super().extra_repr() + (f", tau={self.tau}" if self.tau is not None else "") + once
@@ -183,9 +191,9 @@ def node_class(name: str, model_class: type[NeuronModel]) -> type[PluginNode]:
         host = host.replace(parameters=[p for p in host.parameters.values() if p.name not in ("tau", "decay_input")])
     doc = (
         f"{inspect.getdoc(model_class) or name}\n\nAs a SpikingJelly node: ``tau`` gives beta = 1 - 1/tau (``inf``: no "
-        f"leak), ``v_threshold``, ``v_reset`` (None: soft reset), ``surrogate_function``, ``detach_reset``, ``step_mode`` "
-        f"and ``store_v_seq`` are LIFNode's; ``fire_once`` allows one spike per neuron until ``reset``. A ``v_threshold`` "
-        f"tensor is one value or one per channel, learned when it is a Parameter."
+        f"leak), ``v_threshold``, ``v_reset`` (None: soft reset), ``surrogate_function``, ``detach_reset``, "
+        f"``step_mode`` and ``store_v_seq`` are LIFNode's; ``fire_once`` allows one spike per neuron until ``reset``. A "
+        f"``v_threshold`` tensor is one value or one per channel, learned when it is a Parameter."
     )
     cls = type(name, (PluginNode,), {"model_class": model_class, "__doc__": doc})
     cls.__module__ = "snn_dendrite_plugin.adapters.spikingjelly"
