@@ -79,9 +79,11 @@ def test_surrogates_outside_the_table_run_with_their_own_function(double):
 
 @pytest.mark.parametrize(
     ("v_reset", "tau", "decay_input", "detach", "f"),
-    list(itertools.product(
-        [0.0, None, -0.2], [2.0, 3.0], [True, False], [True, False], [surrogate.Sigmoid(), surrogate.Erf()]
-    )
+    list(
+        itertools.product(
+            [0.0, None, -0.2], [2.0, 3.0], [True, False], [True, False], [surrogate.Sigmoid(), surrogate.Erf()]
+        )
+    ),
 )
 def test_lif_special_case_equals_lifnode(double, v_reset, tau, decay_input, detach, f):
     arguments = {

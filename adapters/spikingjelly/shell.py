@@ -192,8 +192,8 @@ def node_class(name: str, model_class: type[NeuronModel]) -> type[PluginNode]:
     doc = (
         f"{inspect.getdoc(model_class) or name}\n\nAs a SpikingJelly node: ``tau`` gives beta = 1 - 1/tau (``inf``: no "
         f"leak), ``v_threshold``, ``v_reset`` (None: soft reset), ``surrogate_function``, ``detach_reset``, "
-        f"``step_mode`` and ``store_v_seq`` are LIFNode's; ``fire_once`` allows one spike per neuron until ``reset``. A "
-        f"``v_threshold`` tensor is one value or one per channel, learned when it is a Parameter."
+        f"``step_mode`` and ``store_v_seq`` are LIFNode's; ``fire_once`` allows one spike per neuron until ``reset``. "
+        f"A ``v_threshold`` tensor is one value or one per channel, learned when it is a Parameter."
     )
     cls = type(name, (PluginNode,), {"model_class": model_class, "__doc__": doc})
     cls.__module__ = "snn_dendrite_plugin.adapters.spikingjelly"
