@@ -18,6 +18,7 @@ COMMANDS = {  # name -> module with a function `command`
     "demo": ".demo",
     "list": ".listing",
     "doctor": ".doctor",
+    "run": ".run",
 }
 
 app = typer.Typer(
@@ -47,7 +48,8 @@ def main(
 
 
 for _name, _module in COMMANDS.items():
-    app.command(_name)(importlib.import_module(_module, __package__).command)
+    _found = importlib.import_module(_module, __package__)
+    app.command(_name, context_settings=getattr(_found, "CONTEXT_SETTINGS", None))(_found.command)
 
 
 if __name__ == "__main__":

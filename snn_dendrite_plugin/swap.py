@@ -1,0 +1,403 @@
+"""Point neurons that a script constructs become dendritic ones, without a change to the script.
+
+While :func:`swapping` is on, the host's name for a neuron, ``neuron.LIFNode`` say, is a *stand-in*: a subclass of the host's
+class whose construction gives one of our nodes, with the arguments that the host's neuron would have had. What a script
+may do with such a name goes on working: ``isinstance`` accepts what was built in the neuron's place, subclasses of the name
+are ordinary subclasses of the host's neuron (and are not swapped), signatures, annotations and pickles are the host's.
+"""
+
+from __future__ import annotations
+
+import abc
+import collections
+import contextlib
+import copyreg
+import importlib
+import importlib.util
+import inspect
+import logging
+import sys
+import types
+import warnings
+from collections.abc import Iterable, Iterator, Mapping
+from typing import Any
+
+import torch
+from torch import nn
+
+from . import plugins
+from .convert.start import start_arguments
+from .convert.surgery import Replaced, replaced
+from .convert.weights import PointWeights, build_node
+
+__all__ = ["SwapRule", "plan_swaps", "swappable", "swapping"]
+
+log = logging.getLogger("snn_dendrite_plugin")
+
+# Values for constructor arguments without a default, to make one neuron of each kind and see what it is.
+_SAMPLES = {"tau": 2.0, "decay_input": True, "v_threshold": 1.0, "v_reset": 0.0}
+
+
+class SwapRule:
+    """One swap: a neuron of a host, the registered model that takes its place, and the settings for the node.
+
+    Attributes:
+        neuron: the neuron's name in the host.
+        original: the host's class.
+        node: the node's name in the host.
+        settings: the node's arguments that the user set; they win over those of the script.
+        built: number of nodes built so far.
+        kept: reason -> number of neurons that were left as they are.
+        notes: what the user should know of the settings.
+    """
+
+    def __init__(
+        self, adapter_name: str, adapter: Any, neuron: str, original: type, spec: plugins.ModelSpec, settings: dict[str, Any]
+    ) -> None:
+        self.adapter_name, self.adapter, self.neuron, self.original = adapter_name, adapter, neuron, original
+        self.spec, self.node, self.settings = spec, spec.name_in(adapter.host), settings
+        self.package = plugins.adapters()[adapter_name].trigger.partition(".")[0]
+        self.active = False
+        self.built = 0
+        self.kept: collections.Counter[str] = collections.Counter()
+        self.notes: list[str] = []
+        self.own = {**self._preserving(), **settings}
+
+    def _preserving(self) -> dict[str, Any]:
+        """Arguments with which the node computes what the neuron did, unless the settings say otherwise."""
+        model_class = self.spec.load()
+        try:
+            preserving = start_arguments(model_class, self.spec.name, "preserve", {})
+        except ValueError:
+            self.notes.append(f"{self.node} does not say how it keeps a point neuron's function: it starts from its defaults")
+            return {}
+        try:
+            start_arguments(model_class, self.spec.name, "preserve", self.settings)
+        except ValueError as error:
+            self.notes.append(f"the network does not start as the script's own: {str(error).partition(';')[0]}")
+        return preserving
+
+    def build(self, *args: Any, **kwargs: Any) -> nn.Module:
+        """What the script gets for ``Neuron(*args, **kwargs)``; the host's class checks the arguments."""
+        point = self.original(*args, **kwargs)
+        reason = self.adapter.why_not(point)
+        if reason is not None:
+            self.keep(reason)
+            return point
+        node = self.replace(point)
+        self.built += 1
+        return node
+
+    def replace(self, point: nn.Module) -> nn.Module:
+        """The node for one neuron of the host; as a converted one, it loads checkpoints of the point neuron."""
+        read = dict(self.adapter.read(point))
+        try:
+            node = build_node(self.adapter, self.spec.name, {**read, **self.own}, torch.get_default_dtype())
+        except (TypeError, ValueError) as error:
+            error.add_note(f"while a {self.node} was built in the place of a {self.neuron}")
+            raise
+        Replaced(point, self.adapter_name, self.spec.name, read, self.own).mark(node)
+        node.register_load_state_dict_pre_hook(PointWeights())
+        _forget(self.adapter, point)
+        return node
+
+    def keep(self, reason: str) -> None:
+        """Count a neuron that stays as it is; one log line per reason."""
+        if not self.kept[reason]:
+            log.warning("%s is not swapped: %s", self.neuron, reason)
+        self.kept[reason] += 1
+
+    def __str__(self) -> str:
+        settings = ", ".join(f"{name}={value!r}" for name, value in self.settings.items())
+        kept = "".join(f"; {count} kept ({reason})" for reason, count in self.kept.items())
+        return f"{self.built} {self.neuron} built as {self.node}{f' ({settings})' if settings else ''}{kept}"
+
+
+def _forget(adapter: Any, module: nn.Module) -> None:
+    forget = getattr(adapter, "forget", None)
+    if forget is not None:
+        forget(module)
+
+
+# -- what can be swapped ---------------------------------------------------------------------------------------------------
+
+
+def _hosts(wanted: str = "") -> Iterator[tuple[str, Any]]:
+    """Name and adapter of every host that is installed, or of the one that is wanted, imported for the purpose."""
+    for name, spec in plugins.adapters().items():
+        package = spec.trigger.partition(".")[0]
+        if wanted not in ("", name, spec.host):
+            continue
+        if package in sys.modules or importlib.util.find_spec(package) is not None:
+            importlib.import_module(spec.trigger)
+            yield name, spec.load()
+
+
+def _sample(cls: type) -> nn.Module | None:
+    """One neuron of a class, or None where it needs more than a time constant."""
+    needed = {
+        name: _SAMPLES.get(name, 0.5)
+        for name, parameter in list(inspect.signature(cls.__init__).parameters.items())[1:]
+        if parameter.default is parameter.empty and parameter.kind not in (parameter.VAR_POSITIONAL, parameter.VAR_KEYWORD)
+    }
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            return cls(**needed)
+    except Exception:  # whatever a constructor raises, the class is none that we know how to make
+        return None
+
+
+def _neurons(adapter: Any) -> dict[str, type]:
+    """Every class of modules in the host's namespaces, by name."""
+    return {
+        name: value
+        for space in adapter.namespaces()
+        for name, value in vars(space).items()
+        if isinstance(value, type) and issubclass(value, nn.Module) and not name.startswith("_")
+    }
+
+
+def swappable(adapter: Any) -> list[str]:
+    """Names of the host's neurons that have a dendritic counterpart, in the host's order.
+
+    Example:
+        >>> from snn_dendrite_plugin import plugins, swap
+        >>> swap.swappable(plugins.adapters()["snntorch"].load())
+        ['Leaky']
+    """
+    found = []
+    for name, cls in _neurons(adapter).items():
+        point = _sample(cls)
+        if point is not None and adapter.is_neuron(point) and adapter.why_not(point) is None:
+            found.append(name)
+        if point is not None:
+            _forget(adapter, point)
+    return found
+
+
+def plan_swaps(swaps: Mapping[str, str], settings: Mapping[str, Any] | None = None) -> list[SwapRule]:
+    """Check swaps and settings against the installed hosts and the registered models, before anything is changed.
+
+    Args:
+        swaps: neuron of a host -> registered model, by its own name or by its name in the host; a neuron may be written
+            ``spikingjelly.LIFNode``.
+        settings: arguments of the nodes; each goes to the swaps whose node takes it.
+
+    Raises:
+        ValueError: an unknown neuron or model, or one that cannot be swapped: the message lists what there is. A setting
+            that no node takes, or a value it refuses.
+        TypeError: a setting of a wrong type.
+
+    Example:
+        >>> rules = plan_swaps({"LIFNode": "DendSN"}, {"branches": 2})
+        >>> with swapping(rules):
+        ...     from spikingjelly.activation_based import neuron
+        ...     node = neuron.LIFNode(tau=4.0)
+        >>> type(node).__name__, node.tau, node.model.branches, str(rules[0])
+        ('DendSN', 4.0, 2, '1 LIFNode built as DendSN (branches=2)')
+    """
+    settings = dict(settings or {})
+    found = [(neuron, *_find_neuron(neuron), _find_model(model)) for neuron, model in swaps.items()]
+    takers: dict[str, list[str]] = {name: [] for name in settings}
+    rules, options = [], set()
+    for _, adapter_name, adapter, name, original, spec in found:
+        parameters = inspect.signature(adapter.classes(spec)[spec.name_in(adapter.host)]).parameters
+        options |= set(parameters)
+        own = {key: value for key, value in settings.items() if key in parameters}
+        for key in own:
+            takers[key].append(name)
+        rules.append(SwapRule(adapter_name, adapter, name, original, spec, own))
+    unused = [key for key, nodes in takers.items() if not nodes]
+    if unused and rules:
+        nodes = " or ".join(dict.fromkeys(rule.node for rule in rules))
+        raise ValueError(f"{unused[0]} is no argument of {nodes}; it takes {', '.join(sorted(options))}")
+    if unused:
+        raise ValueError(f"{unused[0]} is set, but no neuron is swapped")
+    seen: dict[type, str] = {}
+    for rule in rules:
+        if rule.original in seen:
+            raise ValueError(f"{rule.neuron} is swapped twice, for {seen[rule.original]} and for {rule.node}")
+        seen[rule.original] = rule.node
+        if rule.settings.get("wiring", "shared") != "shared":
+            raise ValueError(
+                f"wiring is {rule.settings['wiring']!r}, which needs more synapses than the script makes; nodes that are "
+                f"swapped are wired 'shared' (convert() rewrites synapses)"
+            )
+        _check_settings(rule)
+    return rules
+
+
+def _check_settings(rule: SwapRule) -> None:
+    """Build one node, so that a wrong value is known before the script starts."""
+    point = _sample(rule.original)
+    assert point is not None  # _find_neuron made one before
+    try:
+        rule.replace(point)
+    finally:
+        _forget(rule.adapter, point)
+
+
+def _find_neuron(name: str) -> tuple[str, Any, str, type]:
+    """Adapter and class of the neuron that the user calls ``name``."""
+    where, _, short = name.rpartition(".")
+    looked = []
+    for adapter_name, adapter in _hosts(where):
+        looked.append(adapter)
+        cls = _neurons(adapter).get(short)
+        if cls is None:
+            continue
+        point = _sample(cls)
+        if point is None:
+            reason: str | None = f"{short} is no neuron that can be examined"
+        else:
+            reason = adapter.why_not(point) if adapter.is_neuron(point) else f"{short} is no neuron"
+            _forget(adapter, point)
+        if reason is not None:
+            raise ValueError(f"{name} cannot be swapped: {reason}; {adapter.host} has {_join(swappable(adapter))}")
+        return adapter_name, adapter, short, cls
+    if not looked:
+        hosts = _join(f"{spec.host} (module {spec.trigger})" for spec in plugins.adapters().values())
+        raise ValueError(f"{name} is a neuron of no host that is installed; the hosts with an adapter are {hosts}")
+    listing = "; ".join(f"{adapter.host} has {_join(swappable(adapter))}" for adapter in looked)
+    raise ValueError(f"{name} is no neuron of an installed host; of those that can be swapped, {listing}")
+
+
+def _find_model(name: str) -> plugins.ModelSpec:
+    specs = plugins.models()
+    for spec in specs.values():
+        if name == spec.name or name in spec.host_names.values():
+            return spec
+    names = (spec.name + "".join(f" ({other} in {h})" for h, other in spec.host_names.items()) for spec in specs.values())
+    raise ValueError(f"{name} is no registered neuron model; there are {_join(names)}")
+
+
+def _join(names: Iterable[str]) -> str:
+    return ", ".join(names) or "none"
+
+
+# -- the stand-in ----------------------------------------------------------------------------------------------------------
+
+
+class _StandInMeta(abc.ABCMeta):  # of ABCMeta, so that a script's `class Mine(LIFNode, ABC)` has no metaclass conflict
+    """Class of the stand-ins and of the subclasses that scripts make of them."""
+
+    def __call__(cls, *args: Any, **kwargs: Any) -> Any:
+        rule = vars(cls).get("_swap_rule")
+        if rule is None:  # a script's own subclass
+            for base in cls.__mro__:
+                rule = vars(base).get("_swap_rule")
+                if rule is not None and rule.active:
+                    rule.keep(f"{cls.__qualname__}, a subclass of {rule.neuron}: what it computes is not known")
+                    break
+            return super().__call__(*args, **kwargs)
+        return rule.build(*args, **kwargs) if rule.active else rule.original(*args, **kwargs)
+
+    def __instancecheck__(cls, instance: Any) -> bool:
+        rule = vars(cls).get("_swap_rule")
+        if rule is None:
+            return super().__instancecheck__(instance)
+        if isinstance(instance, rule.original):
+            return True
+        held = replaced(instance) if isinstance(instance, nn.Module) else None
+        if held is None or not isinstance(held.original, rule.original):
+            return False
+        # A script asks for the neurons it made. The host asks in order to reset, count or export them as what they are.
+        caller = sys._getframe(1).f_globals.get("__name__", "")
+        return caller.partition(".")[0] != rule.package
+
+    def __subclasscheck__(cls, subclass: type) -> bool:
+        rule = vars(cls).get("_swap_rule")
+        return super().__subclasscheck__(subclass) if rule is None else issubclass(subclass, rule.original)
+
+    # Tables from type(module) to something, and comparisons with type(module), find the host's class by its stand-in.
+    def __eq__(cls, other: object) -> bool:
+        rule = vars(cls).get("_swap_rule")
+        return cls is other or (rule is not None and other is rule.original)
+
+    def __hash__(cls) -> int:
+        rule = vars(cls).get("_swap_rule")
+        return type.__hash__(cls if rule is None else rule.original)
+
+    @property
+    def __signature__(cls) -> inspect.Signature:
+        rule = vars(cls).get("_swap_rule")
+        if rule is not None:
+            return inspect.signature(rule.original)
+        signature = inspect.signature(cls.__init__)
+        return signature.replace(parameters=list(signature.parameters.values())[1:])
+
+
+def _stand_in(rule: SwapRule) -> type:
+    space = next(iter(rule.adapter.namespaces()))
+    body = {
+        "_swap_rule": rule,
+        "__module__": space.__name__,  # where a pickle finds it, here and, as the host's own class, elsewhere
+        "__qualname__": rule.neuron,
+        "__doc__": rule.original.__doc__,
+    }
+    return _StandInMeta(rule.original.__name__, (rule.original,), body)
+
+
+@contextlib.contextmanager
+def swapping(rules: Iterable[SwapRule]) -> Iterator[None]:
+    """Swap neurons inside a ``with`` block: every name that the host has for them, and defaults of its functions.
+
+    Names in other modules are not touched: import the neurons inside the block, as a script does that runs there.
+    """
+    rules = list(rules)
+    undo = contextlib.ExitStack()
+    with undo:
+        for rule in rules:
+            stand_in = _stand_in(rule)
+            spaces = list(rule.adapter.namespaces())
+            modules = [m for name, m in list(sys.modules.items()) if name.partition(".")[0] == rule.package]
+            for module in modules:
+                # The class's own methods may name it, in super() for one: where it is defined it stays, unless that is
+                # where users look for it.
+                if isinstance(module, types.ModuleType) and (module.__name__ != rule.original.__module__ or module in spaces):
+                    _replace_names(module, rule.original, stand_in, undo)
+                if isinstance(module, types.ModuleType):
+                    _replace_defaults(module, rule.original, stand_in, undo)
+            if getattr(sys.modules[rule.original.__module__], rule.original.__name__, None) is not rule.original:
+                # Its instances must still be pickled, and no name leads to their class.
+                copyreg.pickle(rule.original, _reduce_point)
+                undo.callback(copyreg.dispatch_table.pop, rule.original, None)
+            rule.active = True
+            undo.callback(setattr, rule, "active", False)
+        yield
+
+
+def _replace_names(module: types.ModuleType, original: type, stand_in: type, undo: contextlib.ExitStack) -> None:
+    for name, value in list(vars(module).items()):
+        if value is original:
+            setattr(module, name, stand_in)
+            undo.callback(setattr, module, name, original)
+
+
+def _replace_defaults(module: types.ModuleType, original: type, stand_in: type, undo: contextlib.ExitStack) -> None:
+    """Defaults of the functions, and of the methods of the classes, that a module defines."""
+    values = [value for value in vars(module).values() if getattr(value, "__module__", None) == module.__name__]
+    members = [member for value in values if isinstance(value, type) for member in vars(value).values()]
+    for function in (value for value in (*values, *members) if isinstance(value, types.FunctionType)):
+        if function.__defaults__ and any(value is original for value in function.__defaults__):
+            undo.callback(setattr, function, "__defaults__", function.__defaults__)
+            function.__defaults__ = tuple(stand_in if value is original else value for value in function.__defaults__)
+        keywords = function.__kwdefaults__
+        if keywords and any(value is original for value in keywords.values()):
+            undo.callback(setattr, function, "__kwdefaults__", keywords)
+            function.__kwdefaults__ = {k: stand_in if v is original else v for k, v in keywords.items()}
+
+
+def _reduce_point(point: nn.Module) -> tuple[Any, ...]:
+    return _new_point, (type(point).__module__, type(point).__name__), point.__getstate__()
+
+
+def _new_point(module: str, name: str) -> nn.Module:
+    """An empty neuron of the host, for unpickling, whether or not a stand-in has its name."""
+    cls = getattr(importlib.import_module(module), name)
+    if not isinstance(cls, type) or not issubclass(cls, nn.Module):
+        raise TypeError(f"{module}.{name} is {cls!r}; it must be a class of modules")
+    rule = vars(cls).get("_swap_rule")
+    cls = cls if rule is None else rule.original
+    return cls.__new__(cls)
