@@ -37,6 +37,16 @@ def _resolve(target: str) -> Any:
     return getattr(importlib.import_module(module), attribute)
 
 
+@functools.lru_cache(maxsize=None)
+def _failure(target: str) -> str | None:
+    """Why a target cannot be loaded, or None. Kept, as trying a failed import again would slow down every call."""
+    try:
+        _resolve(target)
+    except Exception as error:  # an absent or broken package must not cost the run
+        return f"cannot be loaded: {type(error).__name__}: {error}"
+    return None
+
+
 def load(spec: Any) -> Any:
     """The provider object of a ``ProviderSpec``; loading one that is absent raises what its import raises."""
     return _resolve(spec.target) if isinstance(spec.target, str) else spec.target
@@ -83,10 +93,10 @@ def use_provider(name: str) -> Iterator[None]:
 
 
 def _try(spec: Any, device: torch.device, dtype: torch.dtype, settings: Any) -> tuple[Any | None, str | None]:
-    try:
-        provider = load(spec)
-    except Exception as error:  # an absent or broken package must not cost the run
-        return None, f"cannot be loaded: {type(error).__name__}: {error}"
+    failure = _failure(spec.target) if isinstance(spec.target, str) else None
+    if failure is not None:
+        return None, failure
+    provider = load(spec)
     return provider, provider.why_not(device, dtype, settings)
 
 
