@@ -38,6 +38,11 @@ template <class S> struct Engine_ {
   S *us, *vs, *hs, *fs, *xs, *cu, *cv, *cf;
   const S** x_rows;
   Sum<S>* g_theta;
+  // what the loops are given: made once, since a wide load of a struct just written by parts stalls
+  SomaParameters<S> soma;
+  BranchParameters<S>* branch;
+  BranchSums<S>* branch_sums;
+  Sum<S> g_direct, g_threshold;
   S* spike_row;  // where step() puts the spikes
 
   Engine_(const Job& job, char* scratch)
@@ -59,7 +64,15 @@ template <class S> struct Engine_ {
       g_theta = take_of<Sum<S>>(K + 1);
     }
     x_rows = take_of<const S*>((job.backward ? grid.segment : 1) * fan);
-    if (memory) memset(zero, 0, size_t(w) * sizeof(S));
+    branch = take_of<BranchParameters<S>>(B), branch_sums = take_of<BranchSums<S>>(B);
+    if (!memory) return;
+    memset(zero, 0, size_t(w) * sizeof(S));
+    soma = {row(4 * B + 1), row(rows - 1), row(rows), pw, K, S(call.v_reset), S(call.clamp_low), S(call.clamp_high)};
+    for (int b = 0; b < B; ++b) branch[b] = {row(b), row(B + b), row(2 * B + b), row(3 * B + b), row(4 * B)};
+    if (!job.backward) return;
+    for (int b = 0; b < B; ++b) branch_sums[b] = {sum(b), sum(B + b), sum(2 * B + b), sum(3 * B + b), sum(4 * B)};
+    for (int k = 0; k <= K; ++k) g_theta[k] = sum(4 * B + 1 + k);
+    g_direct = sum(4 * B), g_threshold = sum(rows - 1);
   }
 
   // Parameter rows: alpha, gain, offset, strength (B each), direct, theta (K + 1), threshold; then the level to reach.
@@ -92,14 +105,7 @@ template <class S> struct Engine_ {
       row(rows)[i] = !call.strict ? t : sizeof(S) == 4 ? S(nextafterf(float(t), INFINITY)) : S(nextafter(double(t), INFINITY));
     }
   }
-  BranchParameters<S> branch(int b) const {
-    return {row(b), row(B + b), row(2 * B + b), row(3 * B + b), row(4 * B)};
-  }
-  SomaParameters<S> soma() const {
-    return {row(4 * B + 1), row(rows - 1), row(rows), pw, K, S(call.v_reset), S(call.clamp_low), S(call.clamp_high)};
-  }
   Sum<S> sum(int index) const { return {sums + index, lane_sums + int64_t(index) * w}; }
-  BranchSums<S> branch_sums(int b) const { return {sum(b), sum(B + b), sum(2 * B + b), sum(3 * B + b), sum(4 * B)}; }
 
   Rows<S> state_rows(const void* p, const Box& box, int64_t per_neuron) const {
     return Rows<S>(p, Rows<S>::own(), box, {call.C * per_neuron * call.L, per_neuron * call.L, 1}, true);
@@ -110,9 +116,9 @@ template <class S> struct Engine_ {
     const S* y_in = zero;
     if (fan != B) loops.scale(n, row(4 * B), x[0], y), y_in = y;
     for (int b = 0; b < B; ++b, y_in = y)
-      loops.branch_forward(n, branch(b), x[fan > 1 ? b : 0], v_in + int64_t(b) * w, y_in, v_out + int64_t(b) * w, y);
-    if (K != 1 && K != 3) loops.polynomial_forward(n, soma(), u_in, c, h_out);
-    loops.soma_forward(n, soma(), u_in, y, fired_in, h_out, spike_row, u_out);
+      loops.branch_forward(n, branch[b], x[fan > 1 ? b : 0], v_in + int64_t(b) * w, y_in, v_out + int64_t(b) * w, y);
+    if (K != 1 && K != 3) loops.polynomial_forward(n, soma, u_in, c, h_out);
+    loops.soma_forward(n, soma, u_in, y, fired_in, h_out, spike_row, u_out);
   }
 
   void load_state(const Box& box) {
@@ -131,6 +137,7 @@ template <class S> struct Engine_ {
     const S* before = call.fire_once ? fired : zero;
     for (int64_t t = 0; t < T; ++t) {
       for (int b = 0; b < fan; ++b) x_rows[b] = x.read(t * call.x_t + b * call.x_c, x_buffer + int64_t(b) * w);
+      if (t + 1 < T) prefetch(x, t + 1);
       spike_row = spikes.target(t * M, s);
       step(n, x_rows, u, v, before, v, h, u);
       if (call.fire_once) remember_fired(n, spike_row, fired, fired);
@@ -141,6 +148,10 @@ template <class S> struct Engine_ {
     const Rows<S> branches = state_rows(call.v_out, box, B);
     for (int b = 0; b < B; ++b) branches.write(b * call.L, v + int64_t(b) * w);
     if (call.fire_once) state_rows(call.fired_out, box, 1).write(0, fired);
+  }
+
+  void prefetch(const Rows<S>& x, int64_t t) const {
+    for (int b = 0; b < fan; ++b) x.prefetch(t * call.x_t + b * call.x_c);
   }
 
   void copy(int count, const S* from, S* to) const { memcpy(to, from, size_t(count) * size_t(w) * sizeof(S)); }
@@ -161,6 +172,7 @@ template <class S> struct Engine_ {
       if (g + 1 == segments) break;
       for (int64_t t = g * length; t < (g + 1) * length; ++t) {
         for (int b = 0; b < fan; ++b) x_rows[b] = x.read(t * call.x_t + b * call.x_c, x_buffer + int64_t(b) * w);
+        prefetch(x, t + 1);
         step(n, x_rows, u, v, once ? fired : zero, v, h, u);
         if (once) remember_fired(n, s, fired, fired);
       }
@@ -180,6 +192,8 @@ template <class S> struct Engine_ {
         const S** x_at = x_rows + i * fan;
         for (int b = 0; b < fan; ++b)
           x_at[b] = x.read((begin + i) * call.x_t + b * call.x_c, xs + (i * fan + b) * w);
+        if (i + 1 < steps) prefetch(x, begin + i + 1);
+        gs.prefetch((begin + i) * call.gs_t);
         step(n, x_at, us + i * w, vs + i * B * w, once ? fs + i * w : zero, vs + (i + 1) * B * w, hs + i * w,
              us + (i + 1) * w);
         if (once) remember_fired(n, s, fs + i * w, fs + (i + 1) * w);
@@ -195,25 +209,24 @@ template <class S> struct Engine_ {
 
   void step_backward(int n, int64_t t, const S* const* x, const S* u_in, const S* v_in, const S* v_new, const S* h_in,
                      const S* fired_in, const Rows<S>& gs, const Rows<S>& gx, const Rows<S>& g_sequence) {
-    const int theta = 4 * B + 1, threshold = rows - 1;
+    const int threshold = rows - 1;
     if (call.g_u_sequence) add_row(n, g_sequence.read(t * M, gs_buffer), gu);
     const S* gs_row = gs.read(t * call.gs_t, gs_buffer);
     loops.surrogate(n, row(threshold), h_in, S(call.surrogate_a), S(call.surrogate_b), sg);
-    loops.fire_backward(n, soma(), gs_row, gu, h_in, u_in, fired_in, sg, gh, sum(threshold));
-    for (int k = 0; k <= K; ++k) g_theta[k] = sum(theta + k);
-    loops.polynomial_backward(n, soma(), gh, u_in, c, power, gu, g_theta);
+    loops.fire_backward(n, soma, gs_row, gu, h_in, u_in, fired_in, sg, gh, g_threshold);
+    loops.polynomial_backward(n, soma, gh, u_in, c, power, gu, g_theta);
     const int64_t at = t * M * fan;
     S* gx_row = gx.target(at, gx_buffer);
     const S* gx_in = zero;
     if (fan != B) {
-      loops.direct_backward(n, row(4 * B), gh, x[0], gx_row, sum(4 * B));
+      loops.direct_backward(n, row(4 * B), gh, x[0], gx_row, g_direct);
       gx_in = gx_row;
     }
     for (int b = 0; b < B; ++b) {
       const int k = fan > 1 ? b : 0;
       if (k) gx_row = gx.target(at + k * call.L, gx_buffer);
-      loops.branch_backward(n, branch(b), x[k], v_in + int64_t(b) * w, v_new + int64_t(b) * w, gh, gx_in,
-                            gv + int64_t(b) * w, gx_row, branch_sums(b));
+      loops.branch_backward(n, branch[b], x[k], v_in + int64_t(b) * w, v_new + int64_t(b) * w, gh, gx_in,
+                            gv + int64_t(b) * w, gx_row, branch_sums[b]);
       if (fan == B) gx.write(at + k * call.L, gx_buffer);
     }
     if (fan != B) gx.write(at, gx_buffer);

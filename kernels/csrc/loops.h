@@ -35,7 +35,7 @@ template <class P, class S> static void scale(int n, const S* factor, const S* x
 
 // v_new from v and x; y_out = y_in + strength f(v_new) (+ direct x)
 template <int A, bool DIRECT, class P, class S>
-static void branch_forward(int n, BranchParameters<S> p, const S* x, const S* v, const S* y_in, S* v_new, S* y_out) {
+static void branch_forward(int n, const BranchParameters<S>& p, const S* x, const S* v, const S* y_in, S* v_new, S* y_out) {
   const P alpha(p.alpha), gain(p.gain), offset(p.offset), strength(p.strength), direct(p.direct);
   SD_LANES {
     const S xi = x[i], vi = integrate(xi, v[i], alpha[i], gain[i], offset[i]);
@@ -48,7 +48,7 @@ static void branch_forward(int n, BranchParameters<S> p, const S* x, const S* v,
 
 // K is the polynomial's degree, 1 or 3; K == 0: any degree, `h` already holds P(u).
 template <int R, int W, int K, class P, class S>
-static void soma_forward(int n, SomaParameters<S> p, const S* u, const S* y, const S* fired, S* h_out, S* s_out, S* u_out) {
+static void soma_forward(int n, const SomaParameters<S>& p, const S* u, const S* y, const S* fired, S* h_out, S* s_out, S* u_out) {
   const P threshold(p.threshold), level(p.level), theta0(p.theta), theta1(p.theta + (K > 0 ? 1 : 0) * p.width),
       theta2(p.theta + (K == 3 ? 2 : 0) * p.width), theta3(p.theta + (K == 3 ? 3 : 0) * p.width);
   const S v_reset = p.v_reset, low = p.low, high = p.high;
@@ -70,7 +70,7 @@ static void soma_forward(int n, SomaParameters<S> p, const S* u, const S* y, con
 }
 
 // P(u) of any degree, into h
-template <int R, int W, class P, class S> static void polynomial_forward(int n, SomaParameters<S> p, const S* u, S* c, S* h) {
+template <int R, int W, class P, class S> static void polynomial_forward(int n, const SomaParameters<S>& p, const S* u, S* c, S* h) {
   const P level(p.level), top(p.theta + p.degree * p.width);
   const S v_reset = p.v_reset, low = p.low, high = p.high;
   SD_LANES {
@@ -95,8 +95,8 @@ static void surrogate_row(int n, const S* threshold_, const S* h, S a, S b, S* o
 
 // gh from gs and gu; adds to the threshold's gradient
 template <int R, int W, bool DETACH, class P, class S>
-static void fire_backward_row(int n, SomaParameters<S> p, const S* gs, const S* gu, const S* h, const S* u, const S* fired,
-                              const S* sg, S* gh, Sum<S> g_threshold) {
+static void fire_backward_row(int n, const SomaParameters<S>& p, const S* gs, const S* gu, const S* h, const S* u, const S* fired,
+                              const S* sg, S* gh, const Sum<S>& g_threshold) {
   const P threshold(p.threshold), level(p.level);
   const S v_reset = p.v_reset;
   S total = 0;
@@ -113,13 +113,13 @@ static void fire_backward_row(int n, SomaParameters<S> p, const S* gs, const S* 
 
 // gu (of u before the step) from gh, and the gradients of theta; K as in soma_forward
 template <int R, int W, int K, class P, class S>
-static void polynomial_backward(int n, SomaParameters<S> p, const S* gh, const S* u, S* c, S* power, S* gu, const Sum<S>* g_theta) {
+static void polynomial_backward(int n, const SomaParameters<S>& p, const S* gh, const S* u, S* c, S* power, S* gu, const Sum<S>* g_theta) {
   const P level(p.level);
   const S v_reset = p.v_reset, low = p.low, high = p.high;
   if constexpr (K > 0) {
     const P theta1(p.theta + p.width), theta2(p.theta + (K == 3 ? 2 : 0) * p.width),
         theta3(p.theta + (K == 3 ? 3 : 0) * p.width);
-    const Sum<S> g0 = g_theta[0], g1 = g_theta[1], g2 = g_theta[K == 3 ? 2 : 0], g3 = g_theta[K == 3 ? 3 : 0];
+    const Sum<S>&g0 = g_theta[0], &g1 = g_theta[1], &g2 = g_theta[K == 3 ? 2 : 0], &g3 = g_theta[K == 3 ? 3 : 0];
     S t0 = 0, t1 = 0, t2 = 0, t3 = 0;
 #pragma omp simd reduction(+ : t0, t1, t2, t3)
     for (int i = 0; i < n; ++i) {
@@ -146,7 +146,7 @@ static void polynomial_backward(int n, SomaParameters<S> p, const S* gh, const S
       gu[i] = S(0);  // collects P'
     }
     for (int k = 0; k <= p.degree; ++k) {
-      const Sum<S> g = g_theta[k];
+      const Sum<S>& g = g_theta[k];
       S total = 0;
 #pragma omp simd reduction(+ : total)
       for (int i = 0; i < n; ++i) {
@@ -169,7 +169,7 @@ static void polynomial_backward(int n, SomaParameters<S> p, const S* gh, const S
 
 // Without branches: gx = direct gh, and direct's gradient.
 template <class P, class S>
-static void direct_backward(int n, const S* direct_, const S* gh, const S* x, S* gx, Sum<S> g_direct) {
+static void direct_backward(int n, const S* direct_, const S* gh, const S* x, S* gx, const Sum<S>& g_direct) {
   const P direct(direct_);
   S total = 0;
 #pragma omp simd reduction(+ : total)
@@ -184,8 +184,8 @@ static void direct_backward(int n, const S* direct_, const S* gh, const S* x, S*
 // One branch: from gh and gv (of v after the step) to gv (of v before it); gx_out = gx_in + gain gv (+ direct gh, and
 // direct's gradient).
 template <int A, bool DIRECT, class P, class S>
-static void branch_backward(int n, BranchParameters<S> p, const S* x, const S* v, const S* v_new, const S* gh, const S* gx_in,
-                            S* gv, S* gx_out, BranchSums<S> sums) {
+static void branch_backward(int n, const BranchParameters<S>& p, const S* x, const S* v, const S* v_new, const S* gh, const S* gx_in,
+                            S* gv, S* gx_out, const BranchSums<S>& sums) {
   const P alpha(p.alpha), gain(p.gain), strength(p.strength), direct(p.direct);
   S ta = 0, tg = 0, to = 0, ts = 0, td = 0;
 #pragma omp simd reduction(+ : ta, tg, to, ts, td)
@@ -220,14 +220,14 @@ template <class S> static void add_row(int n, const S* from, S* to) { SD_LANES t
 // The loops of one call.
 template <class S> struct Loops {
   void (*scale)(int, const S*, const S*, S*);
-  void (*branch_forward)(int, BranchParameters<S>, const S*, const S*, const S*, S*, S*);
-  void (*polynomial_forward)(int, SomaParameters<S>, const S*, S*, S*);
-  void (*soma_forward)(int, SomaParameters<S>, const S*, const S*, const S*, S*, S*, S*);
+  void (*branch_forward)(int, const BranchParameters<S>&, const S*, const S*, const S*, S*, S*);
+  void (*polynomial_forward)(int, const SomaParameters<S>&, const S*, S*, S*);
+  void (*soma_forward)(int, const SomaParameters<S>&, const S*, const S*, const S*, S*, S*, S*);
   void (*surrogate)(int, const S*, const S*, S, S, S*);
-  void (*fire_backward)(int, SomaParameters<S>, const S*, const S*, const S*, const S*, const S*, const S*, S*, Sum<S>);
-  void (*polynomial_backward)(int, SomaParameters<S>, const S*, const S*, S*, S*, S*, const Sum<S>*);
-  void (*direct_backward)(int, const S*, const S*, const S*, S*, Sum<S>);
-  void (*branch_backward)(int, BranchParameters<S>, const S*, const S*, const S*, const S*, const S*, S*, S*, BranchSums<S>);
+  void (*fire_backward)(int, const SomaParameters<S>&, const S*, const S*, const S*, const S*, const S*, const S*, S*, const Sum<S>&);
+  void (*polynomial_backward)(int, const SomaParameters<S>&, const S*, const S*, S*, S*, S*, const Sum<S>*);
+  void (*direct_backward)(int, const S*, const S*, const S*, S*, const Sum<S>&);
+  void (*branch_backward)(int, const BranchParameters<S>&, const S*, const S*, const S*, const S*, const S*, S*, S*, const BranchSums<S>&);
 };
 
 template <class P, int A, class S> static void choose_activation(const Call& call, Loops<S>& loops) {
