@@ -18,7 +18,9 @@ COMMANDS = {  # name -> module with a function `command`
     "demo": ".demo",
     "list": ".listing",
     "doctor": ".doctor",
+    "bench": ".bench_command",
     "run": ".run",
+    "convert": ".checkpoint",
 }
 
 app = typer.Typer(

@@ -81,3 +81,17 @@ def test_bad_arguments():
     if not torch.cuda.is_available():
         with pytest.raises(RuntimeError, match="no CUDA device"):
             bench.bench("gpu", device="cuda")
+
+
+def test_command_prints_the_environment_and_the_table(tmp_path, monkeypatch):
+    from snn_dendrite_plugin.cli import app
+    from typer.testing import CliRunner
+
+    monkeypatch.setitem(bench.CASES, "tiny", [bench.Case("LNM", (2, 2, 4))])
+    path = tmp_path / "out.csv"
+    done = CliRunner().invoke(app, ["bench", "--preset", "tiny", "--rounds", "5", "--csv", str(path)])
+    assert done.exit_code == 0, done.output
+    assert f"torch {torch.__version__}" in done.output
+    assert "LNM [2, 2, 4] float32, forward+backward" in done.output
+    assert path.exists()
+    assert CliRunner().invoke(app, ["bench", "--preset", "huge"]).exit_code == 2
