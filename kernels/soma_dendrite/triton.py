@@ -23,13 +23,15 @@ from .contract import Gradients, Inputs, Outputs, Settings, dimensions, state_dt
 __all__ = ["TritonProvider", "provider"]
 
 OLDEST_TRITON = (3, 3)  # tuples inside kernels
-MOST_BRANCHES = 32  # code and registers grow with every branch
+MOST_BRANCHES = 16  # code and registers grow with every branch
 WARPS = 4
 BLOCK = 128  # one neuron per thread: a segment of states must fit into its registers
-REGISTERS = 48  # values of a segment that the backward kernel may hold per neuron
+MOST_REGISTERS = 128  # of a backward thread, so that four programs are resident on a processor
+STATES = 20  # potentials of a segment that the backward kernel holds per neuron; fits MOST_REGISTERS by inspection
 LOADS = 16  # inputs per neuron that the forward kernel loads ahead
-LONGEST_SEGMENT = 16
-PROGRAMS_PER_PROCESSOR = 8  # two waves at four resident programs
+LONGEST_SEGMENT = {"forward": 16, "backward": 8}
+PROGRAMS_PER_PROCESSOR = 8  # two rounds at four resident programs
+PACKABLE = (2, 4, 8)  # branch counts that one tile loads and stores at once
 DTYPES = (torch.float16, torch.bfloat16, torch.float32, torch.float64)
 PARAMETERS = ("alpha", "gain", "offset", "strength", "direct", "theta", "threshold")
 
@@ -83,6 +85,7 @@ class _Grid(NamedTuple):
     gs: tuple[int, ...]  # strides t, n, c, l
     block_c: int
     wide: bool
+    packed: bool  # a neuron's inputs are contiguous: the other strides of x are in units of them
 
     @property
     def blocks_c(self) -> int:
@@ -157,7 +160,10 @@ def _grid(x: Tensor, x_l: int, gs: Tensor | None, gs_l: int, settings: Settings,
         if settings.branches == 0 and l > 1 and whole:
             xs = (xt, 0, 0, xc, x_l)
             n, l = 1, n * l  # noqa: E741
-    return _Grid(n, c, l, channels_fast, xs, gss, _tile(c, l, channels_fast), wide)
+    packed = xs[3] == 1 and fan in PACKABLE and all(stride % fan == 0 for stride in (*xs[:3], xs[4] * (l > 1)))
+    if packed:
+        xs = (xs[0] // fan, xs[1] // fan, xs[2] // fan, 1, xs[4] // fan)
+    return _Grid(n, c, l, channels_fast, xs, gss, _tile(c, l, channels_fast), wide, packed)
 
 
 def _dense(x: Tensor, channels: int, channels_fast: bool) -> Tensor:
@@ -168,10 +174,6 @@ def _dense(x: Tensor, channels: int, channels_fast: bool) -> Tensor:
     return x.new_empty((t, n, channels, *space))
 
 
-def _segment(t_steps: int, most: int) -> int:
-    return min(_next_power(t_steps), LONGEST_SEGMENT, _previous_power(most))
-
-
 def _mode(parameter: Tensor | None, channels: int) -> int:
     if parameter is None:
         return 0
@@ -179,15 +181,15 @@ def _mode(parameter: Tensor | None, channels: int) -> int:
 
 
 def _static(inputs: Inputs, settings: Settings, grid: _Grid, fan: int, modes: dict[str, int], backward: bool) -> Any:
-    from .triton_functions import PACKABLE, Static
+    from .triton_functions import Static
 
     t_steps, b = inputs.x.shape[0], settings.branches
-    if backward:  # per step: v, u, h, the spikes' gradient, the summed input; x too if something needs it again
-        held = b + 4 + (fan if inputs.gain is not None else 0)
-        segment = _segment(t_steps, REGISTERS * (1 if inputs.u.dtype == torch.float32 else 2) // (2 * held) * 2)
+    if backward:
+        most = STATES // (b + 1) // (2 if inputs.u.dtype == torch.float64 else 1)
     else:
-        segment = _segment(t_steps, max(1, LOADS // fan))
-    fold = settings.wiring == "fold" and fan in PACKABLE
+        most = LOADS // fan
+    longest = min(_previous_power(most), LONGEST_SEGMENT["backward" if backward else "forward"])
+    segment = min(_next_power(t_steps), longest)
     return Static(
         branches=b,
         fan=fan,
@@ -203,8 +205,8 @@ def _static(inputs: Inputs, settings: Settings, grid: _Grid, fan: int, modes: di
         **modes,
         double=inputs.u.dtype == torch.float64,
         channels_fast=grid.channels_fast,
-        packed_x=fold and grid.x[3] == 1,
-        packed_gx=fold and grid.channels_fast,
+        packed_x=grid.packed,
+        packed_gx=fan in PACKABLE and grid.channels_fast,
         packed_v=b in PACKABLE and grid.l == 1,
         wide=grid.wide,
         block=BLOCK,
@@ -220,9 +222,17 @@ def _processors(device: torch.device) -> int:
     return torch.cuda.get_device_properties(device).multi_processor_count if device.type == "cuda" else 1
 
 
-def _launch(kernel: Any, programs: int, *arguments: Any) -> None:
+def _launch(kernel: Any, programs: int, *arguments: Any) -> Any:
+    """Run ``kernel``; its last argument is the :class:`Static` it is compiled for."""
     # no contraction into fused multiply-adds: forward, backward and the reference must round alike at the threshold
-    kernel[(programs,)](*arguments, num_warps=WARPS, num_stages=1, enable_fp_fusion=False)
+    options = {"num_warps": WARPS, "num_stages": 1, "enable_fp_fusion": False}
+    if torch.version.hip is None and not arguments[-1].double:
+        options["maxnreg"] = MOST_REGISTERS
+    return _run(kernel, programs, arguments, options)
+
+
+def _run(kernel: Any, programs: int, arguments: tuple[Any, ...], options: dict[str, Any]) -> Any:
+    return kernel[(programs,)](*arguments, **options)
 
 
 def _on(device: torch.device) -> Any:

@@ -23,7 +23,6 @@ VARIANCE = tl.constexpr(MEXICAN_HAT_VARIANCE)
 HAT_SCALE = tl.constexpr(math.sqrt(2 * math.pi * MEXICAN_HAT_VARIANCE))
 
 ABSENT, PER_LAYER, PER_CHANNEL = 0, 1, 2
-PACKABLE = (2, 4, 8)  # branch counts that one tile can load and store at once
 
 
 @dataclass(frozen=True)
@@ -50,7 +49,7 @@ class Static:
     threshold: int
     double: bool
     channels_fast: bool  # neighbouring lanes are neighbouring channels, not positions
-    packed_x: bool  # a neuron's inputs are contiguous
+    packed_x: bool  # a neuron's inputs are contiguous, see triton._Grid.packed
     packed_gx: bool
     packed_v: bool
     wide: bool  # offsets within one time step need 64 bits
@@ -86,11 +85,23 @@ class Static:
         modes = (self.alpha, self.gain, self.offset, self.strength, self.direct, self.theta, self.threshold)
         return PER_CHANNEL in modes
 
+    # Where the parameter gradients of one neuron lie: alpha, gain, offset, strength, direct, theta, threshold.
+
+    @property
+    def at_offset(self) -> int:
+        return self.branches * (1 + (self.gain != ABSENT))
+
+    @property
+    def at_strength(self) -> int:
+        return self.at_offset + self.branches * (self.offset != ABSENT)
+
+    @property
+    def at_theta(self) -> int:
+        return self.at_strength + self.branches + 1
+
     @property
     def sums(self) -> int:
-        """Parameter gradients of one neuron."""
-        tables = 2 + (self.gain != ABSENT) + (self.offset != ABSENT) if self.branches else 0
-        return tables * self.branches + 1 + self.coefficients + 1
+        return self.at_theta + self.coefficients + 1
 
     @property
     def slots(self) -> int:
@@ -126,7 +137,7 @@ def activation_value(v, S: tl.constexpr):
     elif S.activation == "relu":
         return tl.where(v < 0, 0.0, v)
     elif S.activation == "leaky_relu":
-        return tl.where(v > 0, v, SLOPE * v)
+        return tl.where(v > 0, v, v * SLOPE)
     elif S.activation == "mexican_hat":
         return 3.0 * (1.0 - v * v / VARIANCE) * (tl.exp(-v * v / (2.0 * VARIANCE)) / HAT_SCALE) / VARIANCE
     elif S.activation == "tanh":
@@ -227,7 +238,7 @@ def surrogate_derivative(x, a, b, S: tl.constexpr):
         tl.static_assert(S.surrogate == "squarewave_fourier_series", "unknown surrogate")
         value = zero
         for i in range(1, tl.cast(a, tl.int32)):
-            value += tl.cos((2 * i - 1) * (TWO_PI / b) * x)
+            value += tl.cos(x * TWO_PI / b * (2 * i - 1))
         return value * (4.0 / b)
 
 
@@ -301,11 +312,11 @@ def advance(x, u, v, fired, parameters, S: tl.constexpr):
 
 
 @triton.jit
-def retreat(gs, gu, gv, x, summed, u, v, v_new, fired, h, a, b, parameters, S: tl.constexpr):
-    """One step backward: gradients of x (a tuple), u, v, and one flat tuple of parameter gradients.
+def retreat(gs, gu, gv, sums, x, summed, u, v, v_new, fired, h, a, b, parameters, S: tl.constexpr):
+    """One step backward: gradients of x (a tuple), u, v, and ``sums`` with the parameters' gradients added.
 
     ``u``, ``v``, ``fired`` are the states before the step, ``v_new`` and ``h`` its results, ``gu`` and ``gv`` the
-    gradients of the states after it.
+    gradients of the states after it. Nothing here decides a spike, so products and sums are fused.
     """
     alpha, gain, offset, strength, direct, theta, threshold, v_reset, low, high = parameters
     B: tl.constexpr = S.branches
@@ -316,12 +327,12 @@ def retreat(gs, gu, gv, x, summed, u, v, v_new, fired, h, a, b, parameters, S: t
     if S.fire_once:
         s = s * (1.0 - fired)
     gh = gu
-    g_threshold = tl.zeros_like(gu)
+    g_threshold = sums[S.sums - 1]
     if S.resets:
         reset = s - r
         through = gu
         if S.reset == "soft":
-            g_threshold = g_threshold - gu * reset
+            g_threshold = tl.fma(-gu, reset, g_threshold)
             through = -gu * threshold[0]
         else:
             gh = gu * (1.0 - reset)
@@ -334,16 +345,16 @@ def retreat(gs, gu, gv, x, summed, u, v, v_new, fired, h, a, b, parameters, S: t
     gh = gh + gd
     g_threshold = g_threshold - gd
     if S.delayed_soft:
-        g_threshold = g_threshold - gh * r
+        g_threshold = tl.fma(-gh, r, g_threshold)
 
     power = gh
     g_theta = ()
     for i in tl.static_range(LAST + 1):
-        g_theta = g_theta + (power,)
+        g_theta = g_theta + (sums[S.at_theta + i] + power,)
         power = power * clamped
     slope = tl.zeros_like(gu)
     for i in tl.static_range(LAST, 0, -1):
-        slope = slope * clamped + i * theta[i]
+        slope = tl.fma(slope, clamped, i * theta[i])
     gu = gh * slope
     if S.clamp:
         gu = tl.where((carried >= low) & (carried <= high), gu, 0.0)
@@ -354,15 +365,15 @@ def retreat(gs, gu, gv, x, summed, u, v, v_new, fired, h, a, b, parameters, S: t
     shared = somatic
     gx, gv_old, g_alpha, g_gain, g_offset, g_strength = (), (), (), (), (), ()
     for i in tl.static_range(B):
-        gv_i = gv[i] + gh * strength[i] * activation_derivative(v_new[i], S)
-        g_strength = g_strength + (gh * activation_value(v_new[i], S),)
-        g_alpha = g_alpha + (gv_i * v[i],)
+        gv_i = tl.fma(gh * strength[i], activation_derivative(v_new[i], S), gv[i])
+        g_strength = g_strength + (tl.fma(gh, activation_value(v_new[i], S), sums[S.at_strength + i]),)
+        g_alpha = g_alpha + (tl.fma(gv_i, v[i], sums[i]),)
         gx_i = gv_i
         if S.gain:
-            g_gain = g_gain + (gv_i * x[i if FAN > 1 else 0],)
+            g_gain = g_gain + (tl.fma(gv_i, x[i if FAN > 1 else 0], sums[B + i]),)
             gx_i = gv_i * gain[i]
         if S.offset:
-            g_offset = g_offset + (gv_i,)
+            g_offset = g_offset + (sums[S.at_offset + i] + gv_i,)
         gv_old = gv_old + (gv_i * alpha[i],)
         if FAN > 1:
             gx = gx + (somatic + gx_i,)
@@ -370,7 +381,8 @@ def retreat(gs, gu, gv, x, summed, u, v, v_new, fired, h, a, b, parameters, S: t
             shared = shared + gx_i
     if FAN == 1:
         gx = (shared,)
-    return gx, gu, gv_old, g_alpha + g_gain + g_offset + g_strength + (gh * summed,) + g_theta + (g_threshold,)
+    g_direct = tl.fma(gh, summed, sums[S.at_theta - 1])
+    return gx, gu, gv_old, g_alpha + g_gain + g_offset + g_strength + (g_direct,) + g_theta + (g_threshold,)
 
 
 @triton.jit

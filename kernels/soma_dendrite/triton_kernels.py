@@ -57,6 +57,15 @@ def _parameters(
 
 
 @triton.jit
+def _input_offset(n, c, l, stride_n, stride_c, stride_l, S: tl.constexpr):
+    """Offset of a neuron's first input. Packed strides count neurons: the compiler then sees aligned tiles."""
+    offset = n * stride_n + c * stride_c + l * stride_l
+    if S.packed_x:
+        offset = offset * S.fan
+    return offset
+
+
+@triton.jit
 def _load_segment(p_x, offset, start, T, stride_t, stride_b, S: tl.constexpr):
     """The inputs of every step of a segment. Steps beyond the end repeat the last one."""
     FAN: tl.constexpr = S.fan
@@ -66,7 +75,10 @@ def _load_segment(p_x, offset, start, T, stride_t, stride_b, S: tl.constexpr):
         t = start + i
         if not S.even:
             t = tl.minimum(t, T - 1)
-        xs = xs + (load_branches(p_x + tl.cast(t, tl.int64) * stride_t, offset, stride_b, FAN, S.packed_x, S),)
+        o_t = tl.cast(t, tl.int64) * stride_t
+        if S.packed_x:
+            o_t = o_t * FAN
+        xs = xs + (load_branches(p_x + o_t, offset, stride_b, FAN, S.packed_x, S),)
     return xs
 
 
@@ -99,7 +111,7 @@ def forward_kernel(
     parameters = _parameters(
         p_alpha, p_gain, p_offset, p_strength, p_direct, p_theta, p_threshold, v_reset, low, high, c, S
     )
-    o_x = n * stride_n + c * stride_c + l * stride_l
+    o_x = _input_offset(n, c, l, stride_n, stride_c, stride_l, S)
     o_state = (n * C + c) * L + l
     o_v = (n * C + c) * B * L + l
     o_s = o_state
@@ -166,12 +178,9 @@ def _backward_segment(
             live = start + i < end
         if p_g_trace is not None:
             gu = gu + tl.load(p_g_trace + t * M + o_state, mask=live, other=0.0)
-        gx, gu_old, gv_old, terms = retreat(
-            gss[i], gu, gv, xs[i], summeds[i], us[i], vs[i], vs[i + 1], fireds[i], hs[i], a, b, parameters, S
+        gx, gu_old, gv_old, added = retreat(
+            gss[i], gu, gv, sums, xs[i], summeds[i], us[i], vs[i], vs[i + 1], fireds[i], hs[i], a, b, parameters, S
         )
-        added = ()
-        for k in tl.static_range(SUMS):
-            added = added + (sums[k] + terms[k],)
         if S.even:
             gu, gv, sums = gu_old, gv_old, added
         else:  # selected, not multiplied by 0: beyond the end anything may be infinite
@@ -239,7 +248,7 @@ def backward_kernel(
     slot: tl.constexpr = S.slots * BLOCK
     for i_j in range(i_program // blocks_c, blocks_j, chunks):
         c, n, l, mask = _lanes(i_c, i_j, N, C, L, J, S)
-        o_x = n * stride_n + c * stride_c + l * stride_l
+        o_x = _input_offset(n, c, l, stride_n, stride_c, stride_l, S)
         o_gs = n * stride_gs_n + c * stride_gs_c + l * stride_gs_l
         o_state = (n * C + c) * L + l
         o_v = (n * C + c) * B * L + l
