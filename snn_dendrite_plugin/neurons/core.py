@@ -48,7 +48,7 @@ class SomaDendriteModel(NeuronModel):
             raise ValueError(
                 f"{name} has shape {tuple(table.shape)}; it must be one number, {columns} or [C, {columns}]"
             )
-        if unit and not bool(((table >= 0) & (table <= 1)).all()):
+        if unit and not table.is_meta and not bool(((table >= 0) & (table <= 1)).all()):
             raise ValueError(f"{name} is {values!r}; a decay per step must lie between 0 and 1")
         table = table.reshape(-1, columns)
         if not learn:
@@ -234,7 +234,7 @@ def soma_row(beta: Values, rest: float, degree: int) -> Tensor:
 def decay_column(beta: Values) -> Tensor:
     """A decay per step, one or one per channel, as ``[1 or C, 1]`` in float64."""
     column = torch.as_tensor(beta, dtype=torch.float64).detach().reshape(-1, 1)
-    if not bool(((column >= 0) & (column <= 1)).all()):
+    if not column.is_meta and not bool(((column >= 0) & (column <= 1)).all()):
         raise ValueError(f"beta is {beta!r}; a decay per step must lie between 0 and 1")
     return column
 
