@@ -74,6 +74,16 @@ class SnnTorchAdapter(HostAdapter):
 
         forget(module)
 
+    def remember(self, module: nn.Module) -> None:
+        """List a neuron of snnTorch's again that goes back into a network: ``utils.reset`` knows no other."""
+        from snntorch import SpikingNeuron
+
+        from .shell import Shell
+
+        if isinstance(module, SpikingNeuron) and not isinstance(module, Shell):
+            self.forget(module)
+            SpikingNeuron.instances.append(module)
+
 
 adapter = SnnTorchAdapter()
 

@@ -18,8 +18,8 @@ _STEP = """One time step per call, ``forward(input_, mem=None)``: ``input_ [N, C
 alone with ``init_hidden=True`` and ``output=False``. ``mem`` is the soma's potential, also a buffer of the module;
 {others} ``reset_mem()`` (also ``init_{lower}()`` and ``init_leaky()``) starts a sequence: call it, or
 ``snntorch.utils.reset(net)``, which finds the neuron at any depth, before each one. A ``mem`` of another shape starts
-everything afresh. In
-``DistributedDataParallel`` pass ``broadcast_buffers=False``, or rank 0's states overwrite those of the others."""
+everything afresh. In ``DistributedDataParallel`` pass ``broadcast_buffers=False``, or rank 0's states overwrite those
+of the others."""
 
 _SEQUENCE = """All time steps in one call, without a Python loop: ``input_ [T, N, C, *]`` -> spikes ``[T, N, C, *]``, or
 with ``output=True`` ``(spk, mem)`` with the potential after every step. Time comes first, as in ``LeakyParallel`` and

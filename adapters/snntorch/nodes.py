@@ -45,6 +45,10 @@ class ModelSequence(Shell):
 
     host_arguments = {**{key: value for key, value in HOST.items() if key != "init_hidden"}, "carry_states": False}
 
+    @property
+    def outputs(self) -> int:
+        return 2 if self.output else 1
+
     def forward(self, input_: Tensor):
         """A whole sequence.
 

@@ -243,15 +243,16 @@ class Shell(SpikingNeuron):
 
     def _states(self, x: Tensor, mem: Tensor | None, firing: Firing) -> States:
         """The states for a step input ``x [N, C, *]``; reset ones where there are none of its shape and device."""
-        if mem is not None:
+        given = mem is not None
+        if given:
             self.mem = mem
         dtype = state_dtype(x.dtype)
         held = [getattr(self, name) for name in self._state_names]
         shapes = self.model.state_shapes(x.shape)
         shapes = (*shapes, shapes[0]) if len(held) > len(shapes) else shapes
         fits = [
-            tuple(state.shape) == tuple(shape) and state.device == x.device
-            for state, shape in zip(held, shapes, strict=True)
+            tuple(state.shape) == tuple(shape) and (state.device == x.device or (given and i == 0))
+            for i, (state, shape) in enumerate(zip(held, shapes, strict=True))
         ]
         if all(fits):
             return tuple(state.to(dtype) for state in held)
@@ -344,7 +345,8 @@ class Shell(SpikingNeuron):
 
     def extra_repr(self) -> str:
         threshold = self.threshold
-        text = f"threshold={threshold.item():g}" if threshold.numel() == 1 else f"threshold=[{threshold.numel()}]"
+        plain = threshold.numel() == 1 and not threshold.is_meta
+        text = f"threshold={threshold.item():g}" if plain else f"threshold={list(threshold.shape)}"
         text += f", reset_mechanism={self._reset_mechanism}, reset_delay={self.reset_delay}"
         flags = ("init_hidden", "output", "inhibition")
         return text + "".join(f", {flag}=True" for flag in flags if getattr(self, flag))

@@ -113,7 +113,9 @@ def _agrees(function: Callable[[Tensor], Tensor], surrogate: Surrogate) -> bool:
             x = torch.linspace(-1.7, 1.7, 18, dtype=torch.float64, device="cpu").requires_grad_()
             spikes = function(x)
             (gradient,) = torch.autograd.grad(spikes.sum(), x)
-            same = torch.equal(spikes.to(x.dtype), (x > 0).to(x.dtype)) and bool(function(torch.zeros(1)) == 0)
+            same = torch.equal(spikes.to(x.dtype), (x > 0).to(x.dtype)) and bool(
+                function(torch.zeros(1, device="cpu")) == 0
+            )
             return same and torch.allclose(gradient, derivative(x.detach(), surrogate), rtol=1e-9, atol=1e-12)
     except Exception:  # whatever it is, it is not what we know: it will raise, or not, where the user can see it
         return False
