@@ -46,7 +46,14 @@ def command(
     if not out.parent.is_dir():
         fail(f"--out is {str(out)!r}, but there is no directory {str(out.parent)!r}", code=2)
     hosts = available_hosts(host)
-    run_demo(console(), hosts, epochs, range(seed, seed + seeds), out, quick)
+    import torch
+
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)  # networks this small gain little from more, and the figures do not depend on the machine's
+    try:
+        run_demo(console(), hosts, epochs, range(seed, seed + seeds), out, quick)
+    finally:
+        torch.set_num_threads(threads)
 
 
 def available_hosts(wanted: str) -> list[str]:
@@ -85,7 +92,7 @@ def run_demo(
     for name in hosts:
         study = STUDIES[name]()
         count = 1 if quick else epochs or study.epochs
-        heading(out, f"{name}: {study.network}, {study.input}, {count} epochs")
+        heading(out, f"{name}: {study.network}, {study.input}, {count} epoch{'s' if count > 1 else ''}")
         batches = -(-len(digits.train_labels) // study.batch) * count
         with _progress(out, batches) as track:
             for seed in seeds:

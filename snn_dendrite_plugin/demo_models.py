@@ -61,6 +61,7 @@ class Study(ABC):
     batch: int
     rate: float
     steps: int
+    beta: float  # decay per step of the point neurons
 
     @abstractmethod
     def build(self, neuron: str, seed: int, images: Tensor) -> tuple[nn.Module, int | None]:
@@ -86,6 +87,7 @@ class SpikingJellyStudy(Study):
     batch = 32
     rate = 5e-3
     steps = 4
+    beta = 0.5  # LIFNode's tau of 2
 
     def build(self, neuron: str, seed: int, images: Tensor) -> tuple[nn.Module, int | None]:
         from spikingjelly.activation_based import neuron as nodes
@@ -136,6 +138,7 @@ class SnnTorchStudy(Study):
     rate = 5e-3
     hidden = 64
     steps = 8
+    beta = 0.9
 
     def build(self, neuron: str, seed: int, images: Tensor) -> tuple[nn.Module, int | None]:
         network = self._build(neuron, seed)
@@ -155,10 +158,10 @@ class SnnTorchStudy(Study):
 
         def spiking() -> nn.Module:
             if neuron == "point":
-                return snn.Leaky(beta=0.9, init_hidden=True)
+                return snn.Leaky(beta=self.beta, init_hidden=True)
             if neuron == "DendSN":
-                return snn.Dendritic(beta=0.9, branches=BRANCHES, init_hidden=True)
-            return snn.LNM(beta=0.9, degree=3, clamp=CLAMP, init_hidden=True)
+                return snn.Dendritic(beta=self.beta, branches=BRANCHES, init_hidden=True)
+            return snn.LNM(beta=self.beta, degree=3, clamp=CLAMP, init_hidden=True)
 
         torch.manual_seed(seed)
         return nn.Sequential(
@@ -167,7 +170,7 @@ class SnnTorchStudy(Study):
             nn.Linear(self.hidden, self.hidden),
             spiking(),
             nn.Linear(self.hidden, 10),
-            snn.Leaky(beta=0.9, init_hidden=True, output=True, reset_mechanism="none"),  # reads out its potential
+            snn.Leaky(beta=self.beta, init_hidden=True, output=True, reset_mechanism="none"),  # reads out its potential
         )
 
     def logits(self, network: nn.Module, images: Tensor) -> Tensor:

@@ -104,5 +104,5 @@ def _polynomials(ax: Any, results: list[Result]) -> None:
         study = STUDIES[result.host]()
         nodes: list[Any] = study.neurons(result.network)
         for i, node in enumerate(nodes):
-            polynomial(node, ax, color=color, label=f"{result.host}, {len(nodes)} layers" if i == 0 else None)
+            polynomial(node, ax, beta=study.beta, color=color, label=f"{result.host}, {len(nodes)} layers" if i == 0 else None)
     ax.set_title("LNM: learned dynamics", fontsize=10, loc="left")

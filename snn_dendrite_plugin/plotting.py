@@ -58,7 +58,8 @@ def raster(spikes: Tensor, ax: Axes | None = None, *, color: str = COLORS[0], ti
     steps, neurons = grid.shape
     times = [torch.nonzero(column).flatten().tolist() for column in grid.T]
     ax = _axes(ax)
-    ax.eventplot(times, colors=color, lineoffsets=range(neurons), linelengths=0.9, linewidths=1.3)
+    thickness = min(3.0, max(1.0, 160 / steps))
+    ax.eventplot(times, colors=color, lineoffsets=range(neurons), linelengths=0.9, linewidths=thickness)
     ax.set(xlim=(-0.5, steps - 0.5), ylim=(-0.5, neurons - 0.5), xlabel="time step", ylabel="neuron", title=title)
     _whole_numbers(ax)
     return ax
@@ -221,13 +222,13 @@ def polynomial(
     scale = _threshold(lnm, None, channel or 0, (len(rows),))
     u = torch.linspace(low, high, 201, dtype=torch.float64)
     ax = _axes(ax, 4.0, 3.5)
-    first = not ax.lines
-    if first:
-        tau = getattr(lnm, "tau", None)
-        beta = 1 - 1 / float(tau) if beta is None and tau is not None else beta
+    drawn = {line.get_label() for line in ax.lines}
+    if not drawn:
         ax.axline((0, 0), slope=1, color=_FAINT, linewidth=0.8, linestyle=":", label="no change, u")
-        if beta is not None:
-            ax.plot(u, beta * u, color=_SOMA, linewidth=1.2, linestyle="--", label=f"LIF, {beta:.3g} u")
+    tau = getattr(lnm, "tau", None)
+    beta = 1 - 1 / float(tau) if beta is None and tau is not None else beta
+    if beta is not None and f"LIF, {beta:.3g} u" not in drawn:
+        ax.plot(u, beta * u, color=color, linewidth=1.2, linestyle="--", label=f"LIF, {beta:.3g} u")
     for i, row in enumerate(rows):
         value = torch.zeros_like(u)
         for coefficient in row.flip(0):  # Horner, in units of the potential
