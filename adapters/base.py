@@ -78,6 +78,7 @@ class HostAdapter:
         """The node class called ``name`` in this host: for unpickling and ``from adapters.host import Name``."""
         from ..plugins import models
 
+        tuple(self.namespaces())  # imports the host, which installs the models, before our modules that import it too
         for spec in models().values():
             if name in spec.names_in(self.host):
                 return self.classes(spec)[name]

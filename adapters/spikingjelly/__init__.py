@@ -11,7 +11,7 @@ from torch import nn
 
 from ..base import HostAdapter
 
-__all__ = ["SpikingJellyAdapter", "adapter"]
+__all__ = ["SpikingJellyAdapter", "adapter", "new_node"]
 
 
 class SpikingJellyAdapter(HostAdapter):
@@ -92,6 +92,12 @@ class SpikingJellyAdapter(HostAdapter):
 
 
 adapter = SpikingJellyAdapter()
+
+
+def new_node(name: str) -> nn.Module:
+    """An empty node of the class called ``name``, for unpickling, also where the host is not imported yet."""
+    cls = adapter.resolve(name)
+    return cls.__new__(cls)
 
 
 def __getattr__(name: str) -> Any:

@@ -15,6 +15,7 @@ from torch import Tensor, nn
 from ...kernels.soma_dendrite.contract import state_dtype
 from ...neurons.base import Firing, NeuronModel
 from ..base import accepts, merged_signature, split_arguments
+from . import new_node
 from .surrogates import read_surrogate
 
 __all__ = ["PluginNode", "node_class"]
@@ -157,7 +158,7 @@ class PluginNode(neuron.BaseNode):
 
     def __reduce__(self):
         # A class resolved by name through the adapter, so that a fresh process can unpickle it.
-        return _rebuild, (type(self).__name__,), self.__dict__
+        return new_node, (type(self).__name__,), self.__dict__
 
 
 _HOST_SIGNATURE = inspect.Signature(
@@ -167,13 +168,6 @@ _HOST_SIGNATURE = inspect.Signature(
         if p.name != "self" and p.kind is p.KEYWORD_ONLY
     ]
 )
-
-
-def _rebuild(name: str) -> PluginNode:
-    from . import adapter
-
-    cls = adapter.resolve(name)
-    return cls.__new__(cls)
 
 
 def _number(name: str, value: Any, above: float | None = None) -> float:
