@@ -30,21 +30,21 @@ CONTEXT_SETTINGS = {"allow_interspersed_args": False}
 
 
 def command(
-    script: Annotated[str, typer.Argument(help="The script, a directory or zip file with __main__.py, or a module with -m.")],
+    script: Annotated[str, typer.Argument(help="Script, directory or zip file with __main__.py, or a module with -m.")],
     arguments: Annotated[list[str] | None, typer.Argument(help="The script's own arguments.")] = None,
     swap: Annotated[
-        list[str] | None, typer.Option(help="NEURON=MODEL, e.g. LIFNode=DendSN or Leaky=Dendritic; may be repeated.")
+        list[str] | None, typer.Option(help="NEURON=MODEL, e.g. LIFNode=DendSN or Leaky=Dendritic; Repeatable.")
     ] = None,
     settings: Annotated[
-        list[str] | None, typer.Option("--set", help="NAME=VALUE, an argument of the nodes, e.g. branches=4; repeatable.")
+        list[str] | None, typer.Option("--set", help="NAME=VALUE, an argument of the nodes, e.g. branches=4. Repeatable.")
     ] = None,
     provider: Annotated[str | None, typer.Option(help="Kernel provider: torch, cpu, triton or cupy.")] = None,
     module: Annotated[bool, typer.Option("--module", "-m", help="SCRIPT names a module, as with python -m.")] = False,
 ) -> None:
     """Run a training script unchanged, with the named neurons of its models replaced as they are constructed.
 
-    Nodes start as the neurons they replace unless --set says otherwise. The exit code is the script's own; 2 for a wrong
-    option, 3 when the script succeeded without constructing any neuron to swap.
+    Nodes start as the neurons they replace unless --set says otherwise. The exit code is the script's own; 2 for a
+    wrong option, 3 when the script succeeded without constructing any neuron to swap.
     """
     _leave_search_path()
     try:
@@ -63,7 +63,7 @@ class _UsageError(Exception):
 
 
 def parse_swaps(texts: Iterable[str]) -> dict[str, str]:
-    """``["LIFNode=DendSN"]`` -> ``{"LIFNode": "DendSN"}``; raises ``ValueError`` for anything else, or a neuron named twice."""
+    """``["LIFNode=DendSN"]`` -> ``{"LIFNode": "DendSN"}``; ``ValueError`` for anything else, or a neuron named twice."""
     swaps: dict[str, str] = {}
     for text in texts:
         neuron, equals, model = (part.strip() for part in text.partition("="))
@@ -94,7 +94,8 @@ def parse_settings(texts: Iterable[str]) -> dict[str, Any]:
             settings[name] = ast.literal_eval(value)
         except (ValueError, SyntaxError, MemoryError, RecursionError):
             if not value.isidentifier():
-                raise ValueError(f"--set {name} is {value!r}; it must be a Python literal, such as 4, 0.5 or 'relu'") from None
+                needed = "it must be a Python literal, such as 4, 0.5 or 'relu'"
+                raise ValueError(f"--set {name} is {value!r}; {needed}") from None
             settings[name] = value
     return settings
 

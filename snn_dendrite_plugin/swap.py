@@ -1,9 +1,10 @@
 """Point neurons that a script constructs become dendritic ones, without a change to the script.
 
-While :func:`swapping` is on, the host's name for a neuron, ``neuron.LIFNode`` say, is a *stand-in*: a subclass of the host's
-class whose construction gives one of our nodes, with the arguments that the host's neuron would have had. What a script
-may do with such a name goes on working: ``isinstance`` accepts what was built in the neuron's place, subclasses of the name
-are ordinary subclasses of the host's neuron (and are not swapped), signatures, annotations and pickles are the host's.
+While :func:`swapping` is on, the host's name for a neuron, ``neuron.LIFNode`` say, is a *stand-in*: a subclass of the
+host's class whose construction gives one of our nodes, with the arguments that the host's neuron would have had. What a
+script may do with such a name goes on working: ``isinstance`` accepts what was built in the neuron's place, subclasses
+of the name are ordinary subclasses of the host's neuron (and are not swapped), signatures, annotations and pickles are
+the host's.
 """
 
 from __future__ import annotations
@@ -52,7 +53,13 @@ class SwapRule:
     """
 
     def __init__(
-        self, adapter_name: str, adapter: Any, neuron: str, original: type, spec: plugins.ModelSpec, settings: dict[str, Any]
+        self,
+        adapter_name: str,
+        adapter: Any,
+        neuron: str,
+        original: type,
+        spec: plugins.ModelSpec,
+        settings: dict[str, Any],
     ) -> None:
         self.adapter_name, self.adapter, self.neuron, self.original = adapter_name, adapter, neuron, original
         self.spec, self.node, self.settings = spec, spec.name_in(adapter.host), settings
@@ -69,7 +76,7 @@ class SwapRule:
         try:
             preserving = start_arguments(model_class, self.spec.name, "preserve", {})
         except ValueError:
-            self.notes.append(f"{self.node} does not say how it keeps a point neuron's function: it starts from its defaults")
+            self.notes.append(f"{self.node} cannot start as a point neuron: it starts from its defaults")
             return {}
         try:
             start_arguments(model_class, self.spec.name, "preserve", self.settings)
@@ -119,7 +126,7 @@ def _forget(adapter: Any, module: nn.Module) -> None:
         forget(module)
 
 
-# -- what can be swapped ---------------------------------------------------------------------------------------------------
+# -- what can be swapped -----------------------------------------------------------------------------------------------
 
 
 def _hosts(wanted: str = "") -> Iterator[tuple[str, Any]]:
@@ -138,7 +145,7 @@ def _sample(cls: type) -> nn.Module | None:
     needed = {
         name: _SAMPLES.get(name, 0.5)
         for name, parameter in list(inspect.signature(cls.__init__).parameters.items())[1:]
-        if parameter.default is parameter.empty and parameter.kind not in (parameter.VAR_POSITIONAL, parameter.VAR_KEYWORD)
+        if parameter.default is parameter.empty and name not in ("args", "kwargs")
     }
     try:
         with warnings.catch_warnings():
@@ -185,8 +192,8 @@ def plan_swaps(swaps: Mapping[str, str], settings: Mapping[str, Any] | None = No
         settings: arguments of the nodes; each goes to the swaps whose node takes it.
 
     Raises:
-        ValueError: an unknown neuron or model, or one that cannot be swapped: the message lists what there is. A setting
-            that no node takes, or a value it refuses.
+        ValueError: an unknown neuron or model, or one that cannot be swapped: the message lists what there is. A
+            setting that no node takes, or a value it refuses.
         TypeError: a setting of a wrong type.
 
     Example:
@@ -221,8 +228,8 @@ def plan_swaps(swaps: Mapping[str, str], settings: Mapping[str, Any] | None = No
         seen[rule.original] = rule.node
         if rule.settings.get("wiring", "shared") != "shared":
             raise ValueError(
-                f"wiring is {rule.settings['wiring']!r}, which needs more synapses than the script makes; nodes that are "
-                f"swapped are wired 'shared' (convert() rewrites synapses)"
+                f"wiring is {rule.settings['wiring']!r}, which needs other synapses than the script makes; swapped nodes "
+                f"are wired 'shared' (convert() rewrites synapses)"
             )
         _check_settings(rule)
     return rules
@@ -268,15 +275,15 @@ def _find_model(name: str) -> plugins.ModelSpec:
     for spec in specs.values():
         if name == spec.name or name in spec.host_names.values():
             return spec
-    names = (spec.name + "".join(f" ({other} in {h})" for h, other in spec.host_names.items()) for spec in specs.values())
-    raise ValueError(f"{name} is no registered neuron model; there are {_join(names)}")
+    known = [s.name + "".join(f" ({other} in {host})" for host, other in s.host_names.items()) for s in specs.values()]
+    raise ValueError(f"{name} is no registered neuron model; there are {_join(known)}")
 
 
 def _join(names: Iterable[str]) -> str:
     return ", ".join(names) or "none"
 
 
-# -- the stand-in ----------------------------------------------------------------------------------------------------------
+# -- the stand-in ------------------------------------------------------------------------------------------------------
 
 
 class _StandInMeta(abc.ABCMeta):  # of ABCMeta, so that a script's `class Mine(LIFNode, ABC)` has no metaclass conflict
@@ -351,14 +358,14 @@ def swapping(rules: Iterable[SwapRule]) -> Iterator[None]:
         for rule in rules:
             stand_in = _stand_in(rule)
             spaces = list(rule.adapter.namespaces())
-            modules = [m for name, m in list(sys.modules.items()) if name.partition(".")[0] == rule.package]
-            for module in modules:
+            for name, module in list(sys.modules.items()):
+                if name.partition(".")[0] != rule.package or not isinstance(module, types.ModuleType):
+                    continue
                 # The class's own methods may name it, in super() for one: where it is defined it stays, unless that is
                 # where users look for it.
-                if isinstance(module, types.ModuleType) and (module.__name__ != rule.original.__module__ or module in spaces):
+                if name != rule.original.__module__ or module in spaces:
                     _replace_names(module, rule.original, stand_in, undo)
-                if isinstance(module, types.ModuleType):
-                    _replace_defaults(module, rule.original, stand_in, undo)
+                _replace_defaults(module, rule.original, stand_in, undo)
             if getattr(sys.modules[rule.original.__module__], rule.original.__name__, None) is not rule.original:
                 # Its instances must still be pickled, and no name leads to their class.
                 copyreg.pickle(rule.original, _reduce_point)

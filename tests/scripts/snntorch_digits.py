@@ -1,4 +1,4 @@
-"""A fully-connected SNN on scikit-learn's digits, in the style of snnTorch's tutorials: explicit state, a module-level loop."""
+"""A fully-connected SNN on scikit-learn's digits, in snnTorch's tutorial style: explicit state, a module-level loop."""
 
 import snntorch as snn
 import torch
@@ -22,8 +22,10 @@ torch.manual_seed(0)
 digits = load_digits()
 data = torch.tensor(digits.data, dtype=dtype) / 16
 targets = torch.tensor(digits.target)
-train_loader = DataLoader(TensorDataset(data[:1400], targets[:1400]), batch_size=batch_size, shuffle=True, drop_last=True)
-test_loader = DataLoader(TensorDataset(data[1400:], targets[1400:]), batch_size=batch_size, shuffle=False)
+train_set = TensorDataset(data[:1400], targets[:1400])
+test_set = TensorDataset(data[1400:], targets[1400:])
+train_loader = DataLoader(train_set, batch_size=batch_size, shuffle=True, drop_last=True)
+test_loader = DataLoader(test_set, batch_size=batch_size, shuffle=False)
 
 
 class Net(nn.Module):

@@ -1,4 +1,4 @@
-"""Surrogate gradient training of a small convolutional SNN on scikit-learn's digits, in SpikingJelly's tutorial style."""
+"""A small convolutional SNN on scikit-learn's digits, in SpikingJelly's tutorial style: argparse, surrogate, reset_net."""
 
 import argparse
 import time

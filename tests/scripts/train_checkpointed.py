@@ -42,7 +42,7 @@ class ConvBlock(nn.Sequential):
 
 
 class SpikingVGG(nn.Module):
-    def __init__(self, neuron_fn=partial(LIFNode, tau=2.0), num_classes=10):
+    def __init__(self, neuron_fn=LIFNode, num_classes=10):
         super().__init__()
         self.features = nn.Sequential(ConvBlock(1, 16, neuron_fn), ConvBlock(16, 16, neuron_fn))
         self.classifier = nn.Sequential(layer.Flatten(), layer.Linear(64, num_classes))
