@@ -1,9 +1,10 @@
 """The soma-dendrite pair on the CPU: compiled C++ (``csrc/``), loaded with ctypes.
 
-The library is built with the wheel where a C++ compiler is at hand; without it the provider's ``why_not`` says so. It runs
-in the OpenMP threads torch already has, at most ``torch.get_num_threads()`` of them, and picks its instruction set when it
-is called (x86-64 baseline, AVX2 or AVX-512). Neurons in memory order make a block; time is the loop around a block, so
-one step's rows and all states stay in cache. Channels-last input is walked as it lies, and the results follow its layout.
+The library is built with the wheel where a C++ compiler is at hand; without it the provider's ``why_not`` says so. It
+runs in the OpenMP threads torch already has, at most ``torch.get_num_threads()`` of them, and picks its instruction set
+when it is called (x86-64 baseline, AVX2 or AVX-512). Neurons in memory order make a block; time is the loop around a
+block, so one step's rows and all states stay in cache. Channels-last input is walked as it lies, and the results follow
+its layout.
 """
 
 from __future__ import annotations
@@ -30,9 +31,21 @@ _PARAMETERS = ("alpha", "gain", "offset", "strength", "direct", "theta", "thresh
 
 def _fields() -> list[tuple[str, type]]:
     """The fields of ``Call`` in csrc/call.h, in order."""
-    integers = "T N C B L fan degree".split()
-    switches = "activation reset timing surrogate strict detach fire_once io g_io threads level".split()
-    numbers = "v_reset surrogate_a surrogate_b clamp_low clamp_high".split()
+    integers = ["T", "N", "C", "B", "L", "fan", "degree"]
+    switches = [
+        "activation",
+        "reset",
+        "timing",
+        "surrogate",
+        "strict",
+        "detach",
+        "fire_once",
+        "io",
+        "g_io",
+        "threads",
+        "level",
+    ]
+    numbers = ["v_reset", "surrogate_a", "surrogate_b", "clamp_low", "clamp_high"]
     fields: list[tuple[str, type]] = [(name, ctypes.c_int64) for name in integers]
     fields += [(name, ctypes.c_int32) for name in switches]
     fields += [(name, ctypes.c_double) for name in numbers]
@@ -41,9 +54,9 @@ def _fields() -> list[tuple[str, type]]:
         (ctypes.c_int64, ("x_t", "x_n", "x_c", "x_l")),
         (ctypes.c_void_p, _PARAMETERS),
         (ctypes.c_int64, [name + "_c" for name in _PARAMETERS]),
-        (ctypes.c_void_p, "u v fired spikes u_out v_out fired_out u_sequence g_spikes".split()),
+        (ctypes.c_void_p, ["u", "v", "fired", "spikes", "u_out", "v_out", "fired_out", "u_sequence", "g_spikes"]),
         (ctypes.c_int64, ("gs_t", "gs_n", "gs_c", "gs_l")),
-        (ctypes.c_void_p, "g_u_sequence g_u g_v gx g_u_in g_v_in".split()),
+        (ctypes.c_void_p, ["g_u_sequence", "g_u", "g_v", "gx", "g_u_in", "g_v_in"]),
         (ctypes.c_void_p, ["g_" + name for name in _PARAMETERS]),
     ):
         fields += [(name, kind) for name in names]
@@ -76,8 +89,8 @@ def _load() -> tuple[ctypes.CDLL | None, str]:
     """The library, or None and the reason."""
     folder = Path(__file__).resolve().parent.parent
     reason = (
-        f"the compiled library (_cpu*.so in {folder}) is missing: no working C++ compiler was found when the package was "
-        "installed; install one (g++ or clang++) and reinstall from source"
+        f"the compiled library (_cpu*.so in {folder}) is missing: no working C++ compiler was found when the package "
+        "was installed; install one (g++ or clang++) and reinstall from source"
     )
     for path in sorted(folder.glob("_cpu*.so")):
         try:
@@ -145,8 +158,11 @@ class CpuProvider:
     """Compiled C++ for CPU tensors of float32, float64, float16 and bfloat16.
 
     Args:
-        level: instruction set, one of ``baseline``, ``avx2``, ``avx512``; None takes the best this processor has. One that
-            the processor lacks also gives the best.
+        level: instruction set, one of ``baseline``, ``avx2``, ``avx512``; None takes the best this processor has. One
+            that the processor lacks also gives the best.
+
+    Raises:
+        ValueError: an unknown level.
     """
 
     name = "cpu"
@@ -173,7 +189,8 @@ class CpuProvider:
     def _call(self, p: Inputs, settings: Settings, layout: _Layout) -> tuple[_Call, list[Tensor | None]]:
         """The part of the call that both directions share, and the tensors it points to."""
         dtype = state_dtype(p.x.dtype)
-        parameters = [None if q is None else q.to(dtype).contiguous() for q in (getattr(p, name) for name in _PARAMETERS)]
+        given = [getattr(p, name) for name in _PARAMETERS]
+        parameters = [None if q is None else q.to(dtype).contiguous() for q in given]
         states = [layout.state(p.u, dtype), layout.state(p.v, dtype), layout.state(p.fired, dtype)]
         x = layout.x
         call = _Call(
@@ -224,9 +241,8 @@ class CpuProvider:
         if library.sd_forward(ctypes.addressof(call)):
             raise MemoryError("the cpu provider could not allocate its scratch memory")
         del held
-        return Outputs(
-            layout.shaped(spikes, 2), layout.shaped(u, 1), layout.shaped(v, 1), layout.shaped(fired, 1), layout.shaped(trace, 2)
-        )
+        last = (layout.shaped(state, 1) for state in (u, v, fired))
+        return Outputs(layout.shaped(spikes, 2), *last, layout.shaped(trace, 2))
 
     @torch.no_grad()
     def backward(
