@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import doctest
 import inspect
 
 import pytest
@@ -383,3 +384,15 @@ def test_states_follow_the_module_to_another_device():
     neuron = make("Dendritic")
     neuron(torch.rand(2, 3))
     assert neuron.to("meta").v_dend.device.type == "meta"
+
+
+@pytest.mark.parametrize("name", ["Dendritic", "LNM", "TTFS", "DendriticParallel", "LNMParallel"])
+def test_examples_of_generated_documentation_run(name):
+    cls = getattr(snn, name)
+    assert "Args:" in cls.__doc__
+    assert "Raises:" in cls.__doc__
+    globs = {cls.model_class.__name__: cls.model_class}
+    test = doctest.DocTestParser().get_doctest(cls.__doc__, globs, name, None, None)
+    result = doctest.DocTestRunner().run(test)
+    assert result.attempted > 2
+    assert result.failed == 0

@@ -15,8 +15,8 @@ __all__ = ["node_class"]
 _PARAMETER = inspect.Parameter
 
 _STEP = """One time step per call, ``forward(input_, mem=None)``: ``input_ [N, C, *]`` -> ``(spk, mem)``, or ``spk``
-alone with ``init_hidden=True`` and ``output=False``. ``mem`` is the soma's potential, also a buffer of the module;
-{others} ``reset_mem()`` (also ``init_{lower}()`` and ``init_leaky()``) starts a sequence: call it, or
+alone with ``init_hidden=True`` and ``output=False``. ``mem`` is the soma's potential, also a buffer of the module.
+{others}``reset_mem()`` (also ``init_{lower}()`` and ``init_leaky()``) starts a sequence: call it, or
 ``snntorch.utils.reset(net)``, which finds the neuron at any depth, before each one. A ``mem`` of another shape starts
 everything afresh. In ``DistributedDataParallel`` pass ``broadcast_buffers=False``, or rank 0's states overwrite those
 of the others."""
@@ -61,9 +61,10 @@ def _signature(model_class: type[NeuronModel], shell: type[Shell]) -> inspect.Si
 
 def _documentation(name: str, model_class: type[NeuronModel], shell: type[Shell], signature: inspect.Signature) -> str:
     others = ", ".join(f"``{state}``" for state in list(model_class.states)[1:])
+    others = f"Further states ({others}) are buffers too, and go on whatever ``mem`` is given.\n" if others else ""
     text = _SEQUENCE if shell is ModelSequence else _STEP
-    beta = "``beta`` is the potential's decay per step, one number or one per channel."
-    protocol = text.format(others=f"so are {others}." if others else "the only state.", lower=name.lower())
+    beta = "``beta`` is the potential's decay per\nstep, one number or one per channel."
+    protocol = text.format(others=others, lower=name.lower())
     parts = [f"{name}: the neuron model {model_class.__name__} as a native neuron of snnTorch.", protocol]
     parts.append(_HOST.format(beta=beta if "beta" in signature.parameters else "The model decides what they mean."))
     needed = [p.name for p in signature.parameters.values() if p.default is p.empty]
