@@ -1,6 +1,7 @@
 """Synaptic layers that know no host framework."""
 
 from .ttfs import SpikeTimes, TTFSConv1d, TTFSConv2d, TTFSDecode, TTFSEncode, TTFSFire, TTFSLinear, TTFSScale
+from .ttfs_clock import TTFSEncoder, TTFSReadout, TTFSSpikeDecoder, TTFSSpikeMaxPool, TTFSSpikeScale
 from .ttfs_pool import TTFSAdaptiveAvgPool, TTFSAvgPool, TTFSFlatten, TTFSMaxPool, TTFSRelay, TTFSResidual
 from .ttfs_windows import ActivityPenalty, LayerActivity, activity, calibrate, perturb, saturation
 
@@ -14,13 +15,18 @@ __all__ = [
     "TTFSConv2d",
     "TTFSDecode",
     "TTFSEncode",
+    "TTFSEncoder",
     "TTFSFire",
     "TTFSFlatten",
     "TTFSLinear",
     "TTFSMaxPool",
+    "TTFSReadout",
     "TTFSRelay",
     "TTFSResidual",
     "TTFSScale",
+    "TTFSSpikeDecoder",
+    "TTFSSpikeMaxPool",
+    "TTFSSpikeScale",
     "activity",
     "calibrate",
     "perturb",

@@ -80,7 +80,7 @@ class TTFSAvgPool(nn.Module):
 
     It is linear, has no neurons of its own and emits no spikes: in hardware its factors belong to those synapses.
 
-    Shapes: :class:`SpikeTimes` ``[N, C, L]`` or ``[N, C, H, W]`` -> pooled.
+    Shapes: :class:`SpikeTimes` ``[N, C, L]`` or ``[N, C, H, W]`` -> pooled; or potentials -> pooled potentials.
 
     Args:
         kernel_size, stride, padding, ceil_mode, count_include_pad: those of ``torch.nn.AvgPool2d``; padding is silence.
@@ -113,6 +113,8 @@ class TTFSAvgPool(nn.Module):
         return spatial("avg_pool", values)(values, **self.options)
 
     def forward(self, spikes: SpikeTimes) -> SpikeTimes:
+        if isinstance(spikes, Tensor):  # potentials: linear all the same
+            return self.pool(spikes)
         spikes = as_spikes(self, spikes)
         return SpikeTimes(spikes.window - self.pool(spikes.values), spikes.window)
 
@@ -139,7 +141,7 @@ class TTFSAdaptiveAvgPool(TTFSAvgPool):
 
 
 class TTFSFlatten(nn.Module):
-    """``[N, C, *]`` -> ``[N, C * *]``.
+    """``[N, C, *]`` -> ``[N, C * *]``, spikes or potentials.
 
     Example::
 
@@ -149,6 +151,8 @@ class TTFSFlatten(nn.Module):
     """
 
     def forward(self, spikes: SpikeTimes) -> SpikeTimes:
+        if isinstance(spikes, Tensor):
+            return spikes.flatten(1)
         times, window = as_spikes(self, spikes)
         return SpikeTimes(times.flatten(1), window)
 

@@ -144,7 +144,7 @@ class TTFS(NeuronModel):
         return tuple(x.new_zeros(shape, dtype=state_dtype(x.dtype)) for shape in self.state_shapes(x.shape))
 
     def step(self, x: Tensor, states: States, firing: Firing) -> tuple[Tensor, States]:
-        v, charge, clock = states
+        v, charge, clock, *rest = states  # a host's fire_once adds a state, which has nothing to add here
         dtype, steps = v.dtype, self.steps
         windows = self._windows(dtype)
         m = bins(v, windows[1], steps)
@@ -162,6 +162,7 @@ class TTFS(NeuronModel):
             torch.where(last, full, v),
             torch.where(last, 0.0, charge),
             torch.where(last, 0.0, clock + 1),
+            *rest,
         )
 
     def advance(self, x: Tensor, states: States, firing: Firing) -> tuple[Tensor, States]:
@@ -178,13 +179,13 @@ class TTFS(NeuronModel):
             raise ValueError(
                 f"x_seq has shape {tuple(x_seq.shape)}; its length must be a positive multiple of steps={self.steps}"
             )
-        _, charge, clock = states
+        _, charge, clock, *rest = states
         if not torch.compiler.is_compiling() and clock.device.type == "cpu" and bool(clock.any()):
             raise ValueError(f"states stop at step {int(clock.max())} of a window; reset them before a sequence")
         dtype = state_dtype(x_seq.dtype)
         bias = self._bias(x_seq.shape[1:], dtype)
         spikes, potentials = ttfs(x_seq, bias, self._windows(dtype), self.steps)
-        new = (potentials[-1], torch.zeros_like(charge), torch.zeros_like(clock))
+        new = (potentials[-1], torch.zeros_like(charge), torch.zeros_like(clock), *rest)
         if not record:
             return spikes, new
         return spikes, new, potentials.repeat_interleave(self.steps, 0)
