@@ -256,6 +256,8 @@ def _build(
     used = "shared" if fallback else wiring
     own = start_arguments(model_class, spec.name, start, given, used)
     read = dict(item.adapter.read(item.module))
+    lost = _without_counterpart(item, spec, read)
+    read = {key: value for key, value in read.items() if key not in lost}
     if start == "preserve":
         check_host_arguments(item.name, read, given)
     dtype, device = place_of(model, item)
@@ -277,10 +279,22 @@ def _build(
         layer=rewiring.layer.name if isinstance(rewiring, Rewiring) else "",
         parameters_before=count_parameters(item.module),
         parameters_after=None if has_lazy(node) else count_parameters(node),
-        notes=(*((f"shared: {rewiring}",) if fallback else ()), *hook_notes(item.module)),
+        notes=(
+            *((f"shared: {rewiring}",) if fallback else ()),
+            *(f"{key} not carried over: {spec.name} has none" for key in lost),
+            *hook_notes(item.module),
+        ),
     )
     held = Replaced(item.module, name, spec.name, read, own)
     return _Exchange(item, node, held, rewiring if isinstance(rewiring, Rewiring) else None, line)
+
+
+def _without_counterpart(item: Found, spec: plugins.ModelSpec, read: dict[str, Any]) -> list[str]:
+    """What the host's neuron has and the node does not take, e.g. a learned decay where the whole soma is learned."""
+    parameters = inspect.signature(item.adapter.classes(spec)[spec.name_in(item.adapter.host)]).parameters
+    if any(parameter.kind is parameter.VAR_KEYWORD for parameter in parameters.values()):
+        return []
+    return [key for key in read if key not in parameters and not accepts(spec.load(), key)]
 
 
 def _summary(model: nn.Module, to: str, exchanges: list[_Exchange], skipped: list[SkippedNeuron]) -> ConversionReport:
