@@ -109,6 +109,8 @@ class TTFSEncoder(_Clocked):
         if clock == 0:
             scaled = self._scaled(x)
             m = bins(scaled, scaled.new_ones(()), self.steps)
+        if clock >= self.steps:
+            return torch.zeros_like(x)
         spikes = (m == self.steps - clock).to(x.dtype)
         clock += 1
         self._state = (0, None) if self.repeat and clock == self.steps else (clock, m)
