@@ -14,6 +14,7 @@ import torch
 from torch import Tensor
 
 from ..providers import choose
+from ..registration import define
 from .contract import Inputs, Outputs, Settings, dimensions, state_dtype
 from .reference import SpikeFunction, run
 
@@ -43,106 +44,46 @@ def _empty(x: Tensor) -> Tensor:
     return x.new_empty(0)
 
 
-@torch.library.custom_op("snn_dendrite::soma_dendrite", mutates_args=())
-def _forward(
-    x: Tensor,
-    u: Tensor,
-    v: Tensor | None,
-    fired: Tensor | None,
-    alpha: Tensor | None,
-    gain: Tensor | None,
-    offset: Tensor | None,
-    strength: Tensor | None,
-    direct: Tensor,
-    theta: Tensor,
-    threshold: Tensor,
-    branches: int,
-    wiring: str,
-    activation: str,
-    reset: str,
-    timing: str,
-    v_reset: float,
-    strict: bool,
-    detach: bool,
-    fire_once: bool,
-    surrogate: str,
-    surrogate_a: float,
-    surrogate_b: float,
-    clamp_low: float,
-    clamp_high: float,
-    record: bool,
-) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor]:
-    settings = Settings(
-        branches, wiring, activation, reset, timing, v_reset, strict, detach, fire_once,
-        surrogate, surrogate_a, surrogate_b, clamp_low, clamp_high, record,
-    )  # fmt: skip
-    inputs = Inputs(x, u, v, fired, alpha, gain, offset, strength, direct, theta, threshold)
+_STATIC = (
+    "int branches, str wiring, str activation, str reset, str timing, float v_reset, bool strict, bool detach, "
+    "bool fire_once, str surrogate, float surrogate_a, float surrogate_b, float clamp_low, float clamp_high, bool record"
+)
+_INPUTS = (
+    "Tensor x, Tensor u, Tensor? v, Tensor? fired, Tensor? alpha, Tensor? gain, Tensor? offset, Tensor? strength, "
+    "Tensor direct, Tensor theta, Tensor threshold"
+)
+
+
+def _forward_implementation(*arguments):
+    inputs, settings = Inputs(*arguments[:_TENSORS]), Settings(*arguments[_TENSORS:])
+    x, u = inputs.x, inputs.u
     out = choose("soma_dendrite", x.device, x.dtype, settings).forward(inputs, settings)
     spikes = _with_layout(out.spikes, _outputs_like(x, settings))
     rest = [_empty(u) if value is None else value.contiguous() for value in out[1:]]
     return spikes, *rest
 
 
-@_forward.register_fake
-def _(x, u, v, fired, alpha, gain, offset, strength, direct, theta, threshold, *static):
-    settings = Settings(*static)
-    spikes = _outputs_like(x, settings)
-
-    def fresh(value):
-        return _empty(u) if value is None else value.new_empty(value.shape)
-
-    trace = u.new_empty((x.shape[0], *u.shape)) if settings.record else _empty(u)
-    return spikes, fresh(u), fresh(v), fresh(fired), trace
+def _forward_fake(*arguments):
+    inputs, settings = Inputs(*arguments[:_TENSORS]), Settings(*arguments[_TENSORS:])
+    u = inputs.u
+    states = (_empty(u) if value is None else value.new_empty(value.shape) for value in (u, inputs.v, inputs.fired))
+    trace = u.new_empty((inputs.x.shape[0], *u.shape)) if settings.record else _empty(u)
+    return _outputs_like(inputs.x, settings), *states, trace
 
 
-@torch.library.custom_op("snn_dendrite::soma_dendrite_backward", mutates_args=())
-def _backward(
-    g_spikes: Tensor,
-    g_u: Tensor | None,
-    g_v: Tensor | None,
-    g_trace: Tensor | None,
-    x: Tensor,
-    u: Tensor,
-    v: Tensor | None,
-    fired: Tensor | None,
-    alpha: Tensor | None,
-    gain: Tensor | None,
-    offset: Tensor | None,
-    strength: Tensor | None,
-    direct: Tensor,
-    theta: Tensor,
-    threshold: Tensor,
-    branches: int,
-    wiring: str,
-    activation: str,
-    reset: str,
-    timing: str,
-    v_reset: float,
-    strict: bool,
-    detach: bool,
-    fire_once: bool,
-    surrogate: str,
-    surrogate_a: float,
-    surrogate_b: float,
-    clamp_low: float,
-    clamp_high: float,
-    record: bool,
-) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor, Tensor, Tensor, Tensor, Tensor, Tensor]:
-    settings = Settings(
-        branches, wiring, activation, reset, timing, v_reset, strict, detach, fire_once,
-        surrogate, surrogate_a, surrogate_b, clamp_low, clamp_high, record,
-    )  # fmt: skip
-    inputs = Inputs(x, u, v, fired, alpha, gain, offset, strength, direct, theta, threshold)
+def _backward_implementation(g_spikes, g_u, g_v, g_trace, *arguments):
+    inputs, settings = Inputs(*arguments[:_TENSORS]), Settings(*arguments[_TENSORS:])
+    x = inputs.x
     provider = choose("soma_dendrite", x.device, x.dtype, settings)
     gradients = provider.backward(inputs, settings, g_spikes, g_u, g_v, g_trace)
-    rest = [_empty(u) if value is None else value.contiguous() for value in gradients[1:]]
+    rest = [_empty(inputs.u) if value is None else value.contiguous() for value in gradients[1:]]
     return _with_layout(gradients.x, torch.empty_like(x)), *rest
 
 
-@_backward.register_fake
-def _(g_spikes, g_u, g_v, g_trace, x, u, v, fired, alpha, gain, offset, strength, direct, theta, threshold, *static):
-    parameters = (u, v, alpha, gain, offset, strength, direct, theta, threshold)
-    return torch.empty_like(x), *(_empty(u) if p is None else p.new_empty(p.shape) for p in parameters)
+def _backward_fake(g_spikes, g_u, g_v, g_trace, *arguments):
+    inputs = Inputs(*arguments[:_TENSORS])
+    wanted = (value for name, value in inputs._asdict().items() if name not in ("x", "fired"))
+    return torch.empty_like(inputs.x), *(_empty(inputs.u) if p is None else p.new_empty(p.shape) for p in wanted)
 
 
 def _setup_context(ctx, inputs, output) -> None:
@@ -186,7 +127,21 @@ def _second_order(inputs: Inputs, settings: Settings, grads) -> list[Tensor | No
     return result
 
 
-torch.library.register_autograd("snn_dendrite::soma_dendrite", _autograd, setup_context=_setup_context)
+_backward = define(
+    "soma_dendrite_backward",
+    f"(Tensor g_spikes, Tensor? g_u, Tensor? g_v, Tensor? g_trace, {_INPUTS}, {_STATIC})"
+    " -> (Tensor, Tensor, Tensor, Tensor, Tensor, Tensor, Tensor, Tensor, Tensor, Tensor)",
+    _backward_implementation,
+    _backward_fake,
+)
+_forward = define(
+    "soma_dendrite",
+    f"({_INPUTS}, {_STATIC}) -> (Tensor, Tensor, Tensor, Tensor, Tensor)",
+    _forward_implementation,
+    _forward_fake,
+    _setup_context,
+    _autograd,
+)
 
 
 def _check(inputs: Inputs, settings: Settings) -> None:

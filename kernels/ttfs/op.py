@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 
 from ..providers import choose
+from ..registration import define
 from ..soma_dendrite.contract import state_dtype
 from . import reference
 from .contract import Settings
@@ -17,30 +18,24 @@ from .contract import Settings
 __all__ = ["ttfs"]
 
 
-@torch.library.custom_op("snn_dendrite::ttfs", mutates_args=())
-def _forward(x: Tensor, bias: Tensor | None, windows: Tensor, steps: int) -> tuple[Tensor, Tensor]:
+def _forward_implementation(x, bias, windows, steps):
     settings = Settings(steps)
     spikes, potentials = choose("ttfs", x.device, x.dtype, settings).forward(x, bias, windows, settings)
     return spikes.contiguous(), potentials.contiguous()
 
 
-@_forward.register_fake
-def _(x, bias, windows, steps):
+def _forward_fake(x, bias, windows, steps):
     return x.new_empty(x.shape), windows.new_empty((x.shape[0] // steps, *x.shape[1:]))
 
 
-@torch.library.custom_op("snn_dendrite::ttfs_backward", mutates_args=())
-def _backward(
-    spikes: Tensor, potentials: Tensor | None, saved: Tensor, bias: Tensor | None, windows: Tensor, steps: int
-) -> tuple[Tensor, Tensor]:
+def _backward_implementation(spikes, potentials, saved, bias, windows, steps):
     settings = Settings(steps)
     provider = choose("ttfs", saved.device, spikes.dtype, settings)
     gx, g_bias = provider.backward(spikes, potentials, saved, bias, windows, settings)
     return gx.contiguous(), saved.new_empty(0) if g_bias is None else g_bias.contiguous()
 
 
-@_backward.register_fake
-def _(spikes, potentials, saved, bias, windows, steps):
+def _backward_fake(spikes, potentials, saved, bias, windows, steps):
     return spikes.new_empty(spikes.shape), saved.new_empty(0 if bias is None else bias.shape)
 
 
@@ -64,7 +59,20 @@ def _autograd(ctx, g_spikes, g_potentials):
     return gx, None if bias is None else g_bias, None, None
 
 
-torch.library.register_autograd("snn_dendrite::ttfs", _autograd, setup_context=_setup_context)
+_backward = define(
+    "ttfs_backward",
+    "(Tensor spikes, Tensor? potentials, Tensor saved, Tensor? bias, Tensor windows, int steps) -> (Tensor, Tensor)",
+    _backward_implementation,
+    _backward_fake,
+)
+_forward = define(
+    "ttfs",
+    "(Tensor x, Tensor? bias, Tensor windows, int steps) -> (Tensor, Tensor)",
+    _forward_implementation,
+    _forward_fake,
+    _setup_context,
+    _autograd,
+)
 
 
 def ttfs(x: Tensor, bias: Tensor | None, windows: Tensor, steps: int) -> tuple[Tensor, Tensor]:
