@@ -46,4 +46,5 @@ for epoch in range(arguments.epochs):
     print(f"epoch {epoch}: loss {loss.item():.3f}, validation accuracy {right.double().mean().item():.3f}")
 
 node = next(module for module in network.modules() if isinstance(module, neuron.DendSN))
-print("strengths of the first layer's branches, which started at 0:", [round(k, 3) for k in node.model.strength[0].tolist()])
+strengths = [round(k, 3) for k in node.model.strength[0].tolist()]
+print("strengths of the first layer's branches, which started at 0:", strengths)

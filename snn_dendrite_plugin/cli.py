@@ -1,7 +1,7 @@
 """The command ``snn-dendrite``: a registry of commands, each of which lives in a module of its own.
 
 A command is a function ``command`` with typer's annotations, in a module that imports nothing heavy at its top (torch,
-a host, matplotlib), so that ``snn-dendrite --help`` stays quick. To add one, write its module and name it in ``COMMANDS``.
+a host, matplotlib), so that ``snn-dendrite --help`` stays quick. To add one, write its module and name it below.
 """
 
 from __future__ import annotations

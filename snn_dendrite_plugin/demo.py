@@ -15,7 +15,7 @@ from rich.console import Console
 from .terminal import console, fail, heading, show_table
 
 if TYPE_CHECKING:
-    from .demo_models import Result, Study
+    from .demo_models import Result
 
 __all__ = ["command", "run_demo"]
 
@@ -30,7 +30,7 @@ def command(
     epochs: Annotated[int | None, typer.Option(min=1, help="Epochs per network; default: each study's own.")] = None,
     seed: Annotated[int, typer.Option(min=0, help="First seed, of weights and batches.")] = 0,
     seeds: Annotated[int, typer.Option(min=1, help="How many seeds to run.")] = 1,
-    out: Annotated[Path, typer.Option(help="Where the picture goes (.png, .pdf, .svg).")] = Path("snn-dendrite-demo.png"),
+    out: Annotated[Path, typer.Option(help="The picture: .png, .pdf or .svg.")] = Path("snn-dendrite-demo.png"),
     quick: Annotated[bool, typer.Option("--quick", help="One epoch on 200 images: only to see that it runs.")] = False,
     host: Annotated[str, typer.Option(help="spikingjelly, snntorch, or all.")] = "all",
 ) -> None:
@@ -49,7 +49,7 @@ def command(
     import torch
 
     threads = torch.get_num_threads()
-    torch.set_num_threads(1)  # networks this small gain little from more, and the figures do not depend on the machine's
+    torch.set_num_threads(1)  # so small networks gain little from more, and figures do not depend on their number
     try:
         run_demo(console(), hosts, epochs, range(seed, seed + seeds), out, quick)
     finally:
@@ -85,8 +85,8 @@ def run_demo(
 
     digits = load_digits(300 if quick else None)
     out.print(
-        f"{len(digits.train_labels)} digits of 8 x 8 pixels to train on, {len(digits.validation_labels)} to validate on "
-        f"(scikit-learn's); chance is 10 %"
+        f"{len(digits.train_labels)} digits of 8 x 8 pixels to train on, {len(digits.validation_labels)} to validate "
+        f"on (scikit-learn's); chance is 10 %"
     )
     results: list[Result] = []
     for name in hosts:
@@ -99,7 +99,7 @@ def run_demo(
                 for neuron in NEURONS:
                     with track(f"{neuron}, seed {seed}") as step:
                         results.append(train(study, neuron, digits, count, seed, step))
-        _show_start(out, study, [r for r in results if r.host == name])
+        _show_start(out, [r for r in results if r.host == name])
     heading(out, "On the validation images, after the last epoch")
     _show(out, results, len(digits.validation_labels))
     draw(picture, [r for r in results if r.seed == seeds[0]], digits)
@@ -134,11 +134,12 @@ def _progress(out: Console, batches: int) -> Iterator[Callable[[str], Any]]:
         yield moving
 
 
-def _show_start(out: Console, study: Study, results: list[Result]) -> None:
-    for neuron in dict.fromkeys(r.neuron for r in results if r.flips is not None):
-        flips = sum(r.flips or 0 for r in results if r.neuron == neuron)
-        if neuron != results[0].neuron:
-            out.print(f"  before training, {flips} spikes of {neuron} differ from the point network's (100 images per seed)")
+def _show_start(out: Console, results: list[Result]) -> None:
+    """Whether the networks computed the same before training, as conversion promises."""
+    for neuron in list(dict.fromkeys(r.neuron for r in results))[1:]:
+        group = [r for r in results if r.neuron == neuron]
+        spikes, flips = sum(r.start_spikes for r in group), sum(r.start_flips for r in group)
+        out.print(f"  before training, {flips} spikes of {neuron} differ from the point network's {spikes:,}")
 
 
 def _show(out: Console, results: list[Result], images: int) -> None:
@@ -164,8 +165,8 @@ def _show(out: Console, results: list[Result], images: int) -> None:
     width = 196 * (2 * mean * (1 - mean) / images) ** 0.5  # 95 %, of a difference of two independent proportions
     if seeds == 1:
         out.print(
-            f"One seed, {images} images: accuracies less than about {max(width, 100 / images):.1f} points apart are not "
-            f"told apart; --seeds runs more."
+            f"One seed, {images} images: accuracies less than about {max(width, 100 / images):.1f} points apart are "
+            f"not told apart; --seeds runs more."
         )
     else:
         out.print(f"Mean and standard deviation over {seeds} seeds; the {images} images are the same in all of them.")

@@ -20,7 +20,7 @@ __all__ = ["NEURONS", "STUDIES", "Digits", "Result", "SpikeCounter", "Study", "l
 
 NEURONS = ("point", "DendSN", "LNM")
 BRANCHES = 4
-# LNM's polynomial is not bounded below: without limits it can leave for minus infinity, and does so in the snnTorch study.
+# LNM's potential is not bounded below: without limits it can leave for minus infinity, and does in the snnTorch study.
 CLAMP = (-4.0, 4.0)
 
 
@@ -64,9 +64,8 @@ class Study(ABC):
     beta: float  # decay per step of the point neurons
 
     @abstractmethod
-    def build(self, neuron: str, seed: int, images: Tensor) -> tuple[nn.Module, int | None]:
-        """The untrained network with ``neuron`` of :data:`NEURONS`, and how many spikes on ``images`` differ from those
-        of the point network of the same seed (0 for the point network itself)."""
+    def build(self, neuron: str, seed: int) -> nn.Module:
+        """The untrained network with ``neuron`` of :data:`NEURONS`."""
 
     @abstractmethod
     def logits(self, network: nn.Module, images: Tensor) -> Tensor:
@@ -89,7 +88,7 @@ class SpikingJellyStudy(Study):
     steps = 4
     beta = 0.5  # LIFNode's tau of 2
 
-    def build(self, neuron: str, seed: int, images: Tensor) -> tuple[nn.Module, int | None]:
+    def build(self, neuron: str, seed: int) -> nn.Module:
         from spikingjelly.activation_based import neuron as nodes
         from spikingjelly.activation_based import surrogate
         from spikingjelly.activation_based.model.ms_resnet import MSResNet
@@ -110,10 +109,9 @@ class SpikingJellyStudy(Study):
             detach_reset=True,
         )
         if neuron == "point":
-            return network, 0
+            return network
         options: dict[str, Any] = {"branches": BRANCHES} if neuron == "DendSN" else {"degree": 3, "clamp": CLAMP}
-        network = sdp.convert(network, to=neuron, example_input=images, **options)
-        return network, sdp.report(network).flips
+        return sdp.convert(network, to=neuron, **options)
 
     def logits(self, network: nn.Module, images: Tensor) -> Tensor:
         from spikingjelly.activation_based import functional
@@ -128,7 +126,7 @@ class SpikingJellyStudy(Study):
 
 
 class SnnTorchStudy(Study):
-    """An ``nn.Sequential`` of snnTorch that reads an image row by row; its hidden neurons are exchanged by their class."""
+    """An ``nn.Sequential`` of snnTorch that reads an image row by row; the class of its hidden neurons is exchanged."""
 
     host = "snntorch"
     network = "nn.Sequential"
@@ -140,18 +138,7 @@ class SnnTorchStudy(Study):
     steps = 8
     beta = 0.9
 
-    def build(self, neuron: str, seed: int, images: Tensor) -> tuple[nn.Module, int | None]:
-        network = self._build(neuron, seed)
-        if neuron == "point":
-            return network, 0
-        flips = 0
-        with torch.no_grad():
-            mine, wanted = (SpikeCounter.trains(self, n, images) for n in (network, self._build("point", seed)))
-            for a, b in zip(mine, wanted, strict=True):
-                flips += int((a != b).sum())
-        return network, flips
-
-    def _build(self, neuron: str, seed: int) -> nn.Module:
+    def build(self, neuron: str, seed: int) -> nn.Module:
         import snntorch as snn
 
         import snn_dendrite_plugin  # noqa: F401  adds Dendritic and LNM to snntorch
@@ -237,7 +224,8 @@ class Result:
     spikes: float  # per neuron and image
     parameters: int
     seconds: float  # of training
-    flips: int | None  # spikes that differed from the point network's before training
+    start_spikes: int  # of the point network before training, on some validation images
+    start_flips: int  # how many spikes of this network differed from those
     network: nn.Module
 
 
@@ -256,14 +244,16 @@ def train(
     Raises:
         FloatingPointError: a parameter is no longer finite.
     """
-    network, flips = study.build(neuron, seed, digits.validation_images[:100])
+    start_spikes, start_flips = compare_start(study, neuron, seed, digits.validation_images[:100])
+    network = study.build(neuron, seed)
     optimizer = torch.optim.Adam(network.parameters(), study.rate)
     order = torch.Generator().manual_seed(seed)
     network.train()
     start = time.perf_counter()
     for _ in range(epochs):
         for index in torch.randperm(len(digits.train_labels), generator=order).split(study.batch):
-            loss = nn.functional.cross_entropy(study.logits(network, digits.train_images[index]), digits.train_labels[index])
+            logits = study.logits(network, digits.train_images[index])
+            loss = nn.functional.cross_entropy(logits, digits.train_labels[index])
             optimizer.zero_grad()
             loss.backward()
             optimizer.step()
@@ -283,13 +273,24 @@ def train(
         spikes=sum(t.sum().item() for t in trains) / units,
         parameters=sum(p.numel() for p in network.parameters()),
         seconds=seconds,
-        flips=flips,
+        start_spikes=start_spikes,
+        start_flips=start_flips,
         network=network,
     )
 
 
+def compare_start(study: Study, neuron: str, seed: int, images: Tensor) -> tuple[int, int]:
+    """Spikes of the untrained point network on ``images``, and how many of the other network's differ from them.
+
+    In training mode: normalised by the batch, the untrained layers do spike.
+    """
+    point, other = (SpikeCounter.trains(study, study.build(kind, seed), images) for kind in ("point", neuron))
+    flips = sum(int((a != b).sum()) for a, b in zip(point, other, strict=True))
+    return int(sum(train.sum() for train in point)), flips
+
+
 def check_finite(network: nn.Module, what: str) -> None:
-    """Raise for a parameter that is no longer finite: spikes are 0 where a potential is not a number, so loss hides it."""
+    """Raise for a parameter that is no longer finite; the loss does not tell, as a potential of NaN gives no spike."""
     for name, parameter in network.named_parameters():
         if not torch.isfinite(parameter).all():
             raise FloatingPointError(f"{name} is no longer finite while training {what}")

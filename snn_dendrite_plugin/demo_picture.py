@@ -1,4 +1,4 @@
-"""The demo's picture: spike rasters with point and dendritic neurons, one neuron's branches, the learned polynomials."""
+"""The demo's picture: rasters of point and dendritic neurons, one neuron's branches, the learned polynomials."""
 
 from __future__ import annotations
 
@@ -76,7 +76,7 @@ def _show_images(ax: Any, images: Tensor, labels: Tensor, steps: int) -> None:
     for i, (image, label) in enumerate(zip(images, labels, strict=True)):
         middle = i * (steps + 1) + (steps - 1) / 2
         inset = ax.inset_axes((middle - steps / 2, 0, steps, 1), transform=ax.transData)
-        inset.imshow(image[0], cmap="gray_r", interpolation="nearest")
+        inset.imshow(image[0].numpy(), cmap="gray_r", interpolation="nearest")
         inset.set(xticks=[], yticks=[])
         inset.set_ylabel(int(label), rotation=0, labelpad=6, va="center", fontsize=9)
 
@@ -93,9 +93,9 @@ def _branches(ax: Any, study: Any, result: Result, layer: int, images: Tensor) -
     rate = spikes[:, samples].mean(dim=(0, 1)).flatten()
     neuron = int((rate - 0.2).abs().argmin())
     branch_activity(node, x_seq, ax, neuron=neuron, sample=samples)
-    strength = ", ".join(f"{k:+.2f}" for k in node.model.strength.detach()[0].tolist())
-    ax.set_title(f"{result.neuron}, neuron {neuron}, first {len(samples)} images: branches\n(learned strengths {strength})",
-                 fontsize=10, loc="left")  # fmt: skip
+    learned = ", ".join(f"{k:+.2f}" for k in node.model.strength.detach()[0].tolist())
+    title = f"{result.neuron}, neuron {neuron}, first {len(samples)} images: branches\n(learned strengths {learned})"
+    ax.set_title(title, fontsize=10, loc="left")
 
 
 def _polynomials(ax: Any, results: list[Result]) -> None:
@@ -104,5 +104,6 @@ def _polynomials(ax: Any, results: list[Result]) -> None:
         study = STUDIES[result.host]()
         nodes: list[Any] = study.neurons(result.network)
         for i, node in enumerate(nodes):
-            polynomial(node, ax, beta=study.beta, color=color, label=f"{result.host}, {len(nodes)} layers" if i == 0 else None)
+            label = f"{result.host}, {len(nodes)} layers" if i == 0 else None
+            polynomial(node, ax, beta=study.beta, color=color, label=label)
     ax.set_title("LNM: learned dynamics", fontsize=10, loc="left")

@@ -15,7 +15,6 @@ import typer
 
 from . import plugins
 from .listing import source, version_of
-from .specs import OPS
 from .terminal import console, heading, show_table
 
 __all__ = ["check_providers", "command", "examine"]
@@ -168,6 +167,8 @@ def _providers(problems: list[str]) -> list[dict[str, Any]]:
         for device in map(torch.device, _devices()):
             item: dict[str, Any] = {"op": op, "case": what, "device": device.type, "runs": None, "others": {}}
             found.append(item)
+            if not plugins.providers(op):  # left out by choice: see the plugins
+                continue
             try:
                 item["runs"] = providers.choose(op, device, torch.float32, settings).name
             except providers.ProviderError as error:

@@ -108,7 +108,7 @@ def command(
         out,
         ["plugin", "from", "offers", "state"],
         [
-            [p["name"], source(p), ", ".join(h.removeprefix("snn_dendrite_register_") for h in p["hooks"]), p["error"] or "ok"]
+            [p["name"], source(p), ", ".join(h.rpartition("_")[2] for h in p["hooks"]), p["error"] or "ok"]
             for p in found["plugins"]
         ],
     )

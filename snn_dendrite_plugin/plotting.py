@@ -1,7 +1,7 @@
 """Pictures of what neurons do: spike rasters, the activity of dendritic branches, learned polynomials.
 
-Each function draws into a matplotlib ``Axes`` and returns it. matplotlib is imported when a picture is drawn. Colours are
-those of Okabe and Ito, which colour-blind readers can tell apart.
+Each function draws into a matplotlib ``Axes`` and returns it. matplotlib is imported when a picture is drawn. Colours
+are those of Okabe and Ito, which colour-blind readers can tell apart.
 """
 
 from __future__ import annotations
@@ -53,7 +53,7 @@ def raster(spikes: Tensor, ax: Axes | None = None, *, color: str = COLORS[0], ti
         'time step'
     """
     if spikes.dim() < 2 or spikes.numel() == 0:
-        raise ValueError(f"spikes has shape {tuple(spikes.shape)}; it must be [T, neurons, ...] with at least one of each")
+        raise ValueError(f"spikes has shape {tuple(spikes.shape)}; it must be [T, neurons, ...], at least one of each")
     grid = spikes.detach().cpu().flatten(1) != 0
     steps, neurons = grid.shape
     times = [torch.nonzero(column).flatten().tolist() for column in grid.T]
@@ -105,8 +105,8 @@ def record(
             s, states = model.advance(x, states, firing)
             spikes.append(s)
             trace.append(states)
-    names = model.state_names(firing)
-    return torch.stack(spikes), {name: torch.stack(values) for name, values in zip(names, zip(*trace, strict=True), strict=True)}
+    columns = (torch.stack(values) for values in zip(*trace, strict=True))
+    return torch.stack(spikes), dict(zip(model.state_names(firing), columns, strict=True))
 
 
 def branch_activity(
@@ -127,7 +127,7 @@ def branch_activity(
         x_seq: the node's input ``[T, N, C, *]``.
         ax: axes to draw into; new ones by default.
         neuron: which neuron, an index into ``C`` and everything after it, flattened.
-        sample: which sample of the batch; several are drawn one after the other, with a gap, each from the reset states.
+        sample: which sample of the batch; several are drawn one after the other, each from the reset states.
         firing: as in :func:`record`.
         weighted: draw what each branch gives to the soma, ``k_b f(v_b)``, instead of its potential ``v_b``.
         title: above the picture; None for none.
@@ -146,7 +146,7 @@ def branch_activity(
     model: Any = node if isinstance(node, NeuronModel) else getattr(node, "model", None)
     spikes, states = record(node, x_seq, firing)
     if "v_dend" not in states:
-        raise ValueError(f"node is a {type(node).__name__}, which has no state v_dend; only a neuron with branches does")
+        raise ValueError(f"node is a {type(node).__name__}, which has no state v_dend; a neuron with branches does")
     samples = [sample] if isinstance(sample, int) else list(sample)
     soma, out = (t.flatten(2) for t in (states["v"], spikes))  # [T, N, neurons]
     branches = states["v_dend"].movedim(3, -1).flatten(2, -2)  # [T, N, neurons, B]
@@ -160,13 +160,13 @@ def branch_activity(
     ax = _axes(ax)
     steps = x_seq.shape[0]
     for i, index in enumerate(samples):
-        time = torch.arange(steps) + i * (steps + 1)
+        time = (torch.arange(steps) + i * (steps + 1)).numpy()
         for b, label in enumerate(labels):
-            y = branches[:, index, neuron, b].cpu() / threshold
+            y = (branches[:, index, neuron, b].float().cpu() / threshold).numpy()
             ax.plot(time, y, color=COLORS[b % len(COLORS)], linewidth=1.6, label=label if i == 0 else None)
-        y = soma[:, index, neuron].cpu() / threshold
+        y = (soma[:, index, neuron].float().cpu() / threshold).numpy()
         ax.plot(time, y, color=_SOMA, linewidth=1.4, linestyle=(0, (4, 1.5)), label="soma" if i == 0 else None)
-        fired = time[out[:, index, neuron].cpu() != 0]
+        fired = time[(out[:, index, neuron].cpu() != 0).numpy()]
         ax.plot(fired, [1.0] * len(fired), "v", color=_SOMA, markersize=5, label="spike" if i == 0 else None)
     ax.axhline(1.0, color=_FAINT, linewidth=0.8, linestyle=":", zorder=0)
     ylabel = "into the soma (in thresholds)" if weighted else "potential (in thresholds)"
@@ -228,13 +228,14 @@ def polynomial(
     tau = getattr(lnm, "tau", None)
     beta = 1 - 1 / float(tau) if beta is None and tau is not None else beta
     if beta is not None and f"LIF, {beta:.3g} u" not in drawn:
-        ax.plot(u, beta * u, color=color, linewidth=1.2, linestyle="--", label=f"LIF, {beta:.3g} u")
+        ax.plot(u.numpy(), (beta * u).numpy(), color=color, linewidth=1.2, linestyle="--", label=f"LIF, {beta:.3g} u")
     for i, row in enumerate(rows):
         value = torch.zeros_like(u)
         for coefficient in row.flip(0):  # Horner, in units of the potential
             value = value * (u * scale) + coefficient
         faint = 1.0 if len(rows) == 1 else max(0.15, 1 / math.sqrt(len(rows)))
-        ax.plot(u, value / scale, color=color, linewidth=1.8, alpha=faint, label=label if i == 0 else None)
+        name = label if i == 0 else None
+        ax.plot(u.numpy(), (value / scale).numpy(), color=color, linewidth=1.8, alpha=faint, label=name)
     ax.set(xlabel="potential before the step, u (in thresholds)", ylabel="after it, P(u) (in thresholds)", xlim=span)
     ax.legend(fontsize="small", frameon=False)
     return ax

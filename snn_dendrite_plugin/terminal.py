@@ -29,7 +29,7 @@ def heading(out: Console, text: str) -> None:
 
 
 def show_table(out: Console, columns: Sequence[str], rows: Iterable[Sequence[Any]], right: Sequence[str] = ()) -> None:
-    """Print a table: framed on a terminal, Markdown with unfolded lines elsewhere. ``right`` aligns these columns right."""
+    """Print a table: drawn on a terminal, Markdown with unfolded lines elsewhere; ``right`` columns align right."""
     cells = [[str(cell) for cell in row] for row in rows]
     if not out.is_terminal:
         _print_markdown(out, list(columns), cells, right)

@@ -1,0 +1,47 @@
+"""Each example runs as a user would run it, with less work to do."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+EXAMPLES = Path(__file__).resolve().parent.parent / "examples"
+QUICK = {  # example -> arguments that make it short, and what it must print
+    "spikingjelly_dendsn.py": (["--epochs", "1", "--images", "200"], ["epoch 0: loss", "strengths of the first layer"]),
+    "snntorch_dendritic.py": (["--epochs", "2", "--images", "200"], ["epoch 1: loss"]),
+    "convert_zoo_model.py": (
+        [],
+        ["20 neurons to convert to DendSN, 0 kept", "15 neurons converted to DendSN, 5 kept", "reverted: LIFNode"],
+    ),
+    "write_a_neuron.py": ([], ["SpikingJelly: spikes", "snnTorch:     spikes", "converted:    ALIF"]),
+}
+
+
+def test_every_example_is_tested():
+    found = {path.name for path in EXAMPLES.glob("*.py") if not path.name.startswith("ttfs_")}
+    assert found == set(QUICK)
+
+
+@pytest.mark.parametrize("name", QUICK)
+def test_example_runs(name, tmp_path):
+    for host in ("spikingjelly", "snntorch", "sklearn"):
+        pytest.importorskip(host)
+    arguments, wanted = QUICK[name]
+    environment = {key: value for key, value in os.environ.items() if not key.startswith("SNN_DENDRITE_")}
+    done = subprocess.run(
+        [sys.executable, "-P", str(EXAMPLES / name), *arguments],
+        cwd=tmp_path,
+        env=environment | {"OMP_NUM_THREADS": "1"},
+        capture_output=True,
+        text=True,
+        timeout=300,
+    )
+    assert done.returncode == 0, done.stderr
+    assert "PluginWarning" not in done.stderr
+    for text in wanted:
+        assert text in done.stdout
+    assert list(tmp_path.iterdir()) == []  # leaves nothing behind
