@@ -70,11 +70,11 @@ class CheckpointError(ValueError):
 
 
 def command(
-    source: Annotated[Path, typer.Argument(metavar="IN.pt", help="Checkpoint of a whole network, torch.save(model, path).")],
+    source: Annotated[Path, typer.Argument(metavar="IN.pt", help="Checkpoint of a whole network.")],
     target: Annotated[Path, typer.Argument(metavar="OUT.pt", help="Where the converted network goes.")],
     to: Annotated[str, typer.Option(help="The neuron model to convert to.")] = "DendSN",
     settings: Annotated[
-        list[str] | None, typer.Option("--set", help="NAME=VALUE, an argument of the nodes, e.g. branches=4. Repeatable.")
+        list[str] | None, typer.Option("--set", help="NAME=VALUE, an argument of the nodes. Repeatable.")
     ] = None,
     start: Annotated[str, typer.Option(help="preserve (the network's function), published or fresh.")] = "preserve",
     allow: Annotated[
@@ -197,8 +197,7 @@ def _read(path: Path, weights_only: bool) -> Any:
         return torch.load(path, map_location="cpu", weights_only=weights_only)
     except pickle.UnpicklingError as error:
         raise CheckpointError(
-            f"{path} is refused: it is no weights-only pickle, and has not the form in which its names can be looked at.\n"
-            f"{_ANYWAY}"
+            f"{path} is refused: it is no weights-only pickle, nor one whose names can be looked at first.\n{_ANYWAY}"
         ) from error
     except ModuleNotFoundError as error:
         raise CheckpointError(f"{path} needs the module {error.name!r}, which cannot be found") from error
@@ -314,8 +313,8 @@ def _what_else(found: Any) -> str:
         where, weights = next((state for state in states if _is_state(state[1])), ("", None))
         if weights is not None:
             return (
-                f"holds a state_dict{where} ({len(weights)} tensors), which has no modules to exchange. Build the model "
-                f"in Python, convert it, then load the file: model = snn_dendrite_plugin.convert(model), then "
+                f"holds a state_dict{where} ({len(weights)} tensors), which has no modules to exchange. Build the "
+                f"model in Python, convert it, then load the file: model = snn_dendrite_plugin.convert(model), then "
                 f"model.load_state_dict(...) takes the weights of the model with point neurons. Or run the script that "
                 f"wrote it under `snn-dendrite run`"
             )

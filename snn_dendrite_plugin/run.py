@@ -36,7 +36,7 @@ def command(
         list[str] | None, typer.Option(help="NEURON=MODEL, e.g. LIFNode=DendSN or Leaky=Dendritic; Repeatable.")
     ] = None,
     settings: Annotated[
-        list[str] | None, typer.Option("--set", help="NAME=VALUE, an argument of the nodes, e.g. branches=4. Repeatable.")
+        list[str] | None, typer.Option("--set", help="NAME=VALUE, an argument of the nodes. Repeatable.")
     ] = None,
     provider: Annotated[str | None, typer.Option(help="Kernel provider: torch, cpu, triton or cupy.")] = None,
     module: Annotated[bool, typer.Option("--module", "-m", help="SCRIPT names a module, as with python -m.")] = False,
@@ -63,7 +63,7 @@ class _UsageError(Exception):
 
 
 def parse_swaps(texts: Iterable[str]) -> dict[str, str]:
-    """``["LIFNode=DendSN"]`` -> ``{"LIFNode": "DendSN"}``; ``ValueError`` for anything else, or a neuron named twice."""
+    """``["LIFNode=DendSN"]`` -> ``{"LIFNode": "DendSN"}``; ``ValueError`` for anything else or a neuron twice."""
     swaps: dict[str, str] = {}
     for text in texts:
         neuron, equals, model = (part.strip() for part in text.partition("="))

@@ -36,6 +36,7 @@ __all__ = ["SwapRule", "plan_swaps", "swappable", "swapping"]
 log = logging.getLogger("snn_dendrite_plugin")
 
 # Values for constructor arguments without a default, to make one neuron of each kind and see what it is.
+_NAMED = (inspect.Parameter.POSITIONAL_OR_KEYWORD, inspect.Parameter.KEYWORD_ONLY)
 _SAMPLES = {"tau": 2.0, "decay_input": True, "v_threshold": 1.0, "v_reset": 0.0}
 
 
@@ -63,6 +64,7 @@ class SwapRule:
     ) -> None:
         self.adapter_name, self.adapter, self.neuron, self.original = adapter_name, adapter, neuron, original
         self.spec, self.node, self.settings = spec, spec.name_in(adapter.host), settings
+        self.parameters = frozenset(inspect.signature(adapter.classes(spec)[self.node]).parameters)
         self.package = plugins.adapters()[adapter_name].trigger.partition(".")[0]
         self.active = False
         self.built = 0
@@ -97,7 +99,8 @@ class SwapRule:
 
     def replace(self, point: nn.Module) -> nn.Module:
         """The node for one neuron of the host; as a converted one, it loads checkpoints of the point neuron."""
-        read = dict(self.adapter.read(point))
+        # What a node does not take, its model decides: LNM learns its decay, ParametricLIFNode's learn_beta or not.
+        read = {name: value for name, value in self.adapter.read(point).items() if name in self.parameters}
         try:
             node = build_node(self.adapter, self.spec.name, {**read, **self.own}, torch.get_default_dtype())
         except (TypeError, ValueError) as error:
@@ -144,8 +147,8 @@ def _sample(cls: type) -> nn.Module | None:
     """One neuron of a class, or None where it needs more than a time constant."""
     needed = {
         name: _SAMPLES.get(name, 0.5)
-        for name, parameter in list(inspect.signature(cls.__init__).parameters.items())[1:]
-        if parameter.default is parameter.empty and name not in ("args", "kwargs")
+        for name, parameter in inspect.signature(cls).parameters.items()
+        if parameter.default is parameter.empty and parameter.kind in _NAMED
     }
     try:
         with warnings.catch_warnings():
@@ -228,8 +231,8 @@ def plan_swaps(swaps: Mapping[str, str], settings: Mapping[str, Any] | None = No
         seen[rule.original] = rule.node
         if rule.settings.get("wiring", "shared") != "shared":
             raise ValueError(
-                f"wiring is {rule.settings['wiring']!r}, which needs other synapses than the script makes; swapped nodes "
-                f"are wired 'shared' (convert() rewrites synapses)"
+                f"wiring is {rule.settings['wiring']!r}, which needs other synapses than the script makes; swapped "
+                f"nodes are wired 'shared' (convert() rewrites synapses)"
             )
         _check_settings(rule)
     return rules

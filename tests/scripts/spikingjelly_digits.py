@@ -1,4 +1,4 @@
-"""A small convolutional SNN on scikit-learn's digits, in SpikingJelly's tutorial style: argparse, surrogate, reset_net."""
+"""A small convolutional SNN on scikit-learn's digits, in SpikingJelly's tutorial style."""
 
 import argparse
 import time
