@@ -377,3 +377,16 @@ def test_point_weights_need_the_channels():
     model = sdp.convert(point, to="LNM", per_channel=True)
     with pytest.raises(RuntimeError, match="neuron 1 has per-channel parameters"):
         model.load_state_dict(state)
+
+
+def test_relu_networks_become_ttfs():
+    relu = nn.Sequential(nn.Linear(6, 8), nn.ReLU(), nn.Linear(8, 3)).eval()
+    x = torch.rand(32, 6)
+    timed = sdp.convert(relu, to="TTFS", calibration=x)
+    torch.testing.assert_close(timed(x), relu(x), rtol=0, atol=1e-5)
+    assert sdp.report(timed) is timed.report
+    assert isinstance(relu[1], nn.ReLU)
+    plan = sdp.convert(relu, to="TTFS", example_input=x, dry_run=True)
+    assert type(plan) is type(timed.report)
+    with pytest.raises(ValueError, match="start is 'fresh', which to='TTFS' does not use"):
+        sdp.convert(relu, to="TTFS", calibration=x, start="fresh")

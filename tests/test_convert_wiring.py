@@ -106,6 +106,9 @@ def test_batch_norm_of_branches(kind, shape, axis, options, training):
         ours_grad = torch.autograd.grad(y.pow(3).sum(), x)[0]
         torch.testing.assert_close(ours_grad, torch.autograd.grad(expected.pow(3).sum(), x)[0], rtol=1e-9, atol=1e-9)
     assert ours.state_dict().keys() == theirs.state_dict().keys()
+    if not training:
+        sequence = BranchedBatchNorm(theirs, 4, sequence=True)  # planned for [T, N, C * B], then used step by step
+        torch.testing.assert_close(sequence(x), BranchedBatchNorm(theirs, 4)(x))
     for key, value in theirs.state_dict().items():
         torch.testing.assert_close(ours.state_dict()[key], value)
 

@@ -278,6 +278,7 @@ def test_containers_of_the_host():
     inner = neuron.LIFNode(v_threshold=0.3)
     model = nn.Sequential(
         layer.SeqToANNContainer(nn.Conv2d(2, 4, 3), nn.BatchNorm2d(4)),
+        layer.MultiStepContainer(nn.Conv2d(4, 4, 1)),
         layer.MultiStepContainer(inner),
         layer.SeqToANNContainer(nn.Flatten(), nn.Linear(16, 4)),
         layer.ElementWiseRecurrentContainer(neuron.LIFNode(), lambda x, y: x + y, step_mode="m"),
@@ -288,5 +289,28 @@ def test_containers_of_the_host():
         sdp.convert(model, example_input=x, branches=2, wiring="partition")
         assert torch.equal(run(model, x), expected)
     wirings = {line.name: (line.wiring, *line.notes) for line in sdp.report(model).converted}
-    assert wirings["1.0"] == ("partition",)
-    assert wirings["3.sub_module"][0] == "shared"
+    assert wirings["2.0"] == ("partition",)
+    assert wirings["4.sub_module"] == ("shared", "shared: its input is a sum")
+
+
+def test_a_whole_converted_model_can_be_pickled(tmp_path):
+    model, x = zoo.make("MSResNet")
+    with torch.no_grad():
+        expected = run(model, x)
+        sdp.convert(model, branches=2, wiring="partition", example_input=x)
+        functional.reset_net(model)
+        torch.save(model, tmp_path / "model.pt")
+        loaded = torch.load(tmp_path / "model.pt", weights_only=False)
+        torch.testing.assert_close(run(loaded, x), expected, rtol=0, atol=1e-9)
+        assert sdp.report(loaded) == sdp.report(model)
+        assert torch.equal(run(sdp.revert(loaded), x), expected)
+
+
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
+def test_half_precision_models(dtype):
+    model = nn.Sequential(layer.Linear(6, 8), neuron.LIFNode(step_mode="m")).to(dtype)
+    x = 4 * torch.rand(4, 3, 6, dtype=dtype)
+    sdp.convert(model, branches=2, wiring="partition", example_input=x)
+    assert {p.dtype for p in model.parameters()} == {dtype}
+    assert run(model, x).dtype == dtype
+    assert torch.get_default_dtype() == torch.float32

@@ -73,7 +73,8 @@ def convert(
 
     Args:
         model: a network with neurons of an imported host, or one such neuron (then use the returned module).
-        to: name of a registered model (``DendSN``, ``LNM``, or a plugin's); ``"TTFS"`` converts a ReLU network.
+        to: name of a registered model (``DendSN``, ``LNM``, or a plugin's). ``"TTFS"`` makes a new network out of a
+            ReLU network and leaves that as it is, see :func:`~snn_dendrite_plugin.convert.ttfs.convert_relu`.
         include: which neurons, the default is all: a pattern as of :mod:`fnmatch` for the qualified name
             (``"layer1.*"``), a class, a function of (name, module), or a list of these.
         exclude: which not, written in the same way; wins over ``include``.
@@ -108,8 +109,8 @@ def convert(
     if not isinstance(model, nn.Module):
         raise TypeError(f"model is {type(model).__name__}; it must be a torch.nn.Module")
     if to == "TTFS":
-        unused = {"include": include, "exclude": exclude, "start": start, "dry_run": dry_run, "wiring": wiring}
-        return _convert_relu(model, calibration, example_input, unused, neuron_arguments)
+        unused = {"include": include, "exclude": exclude, "start": start, "wiring": wiring}
+        return _convert_relu(model, calibration, example_input, dry_run, unused, neuron_arguments)
     spec = _model_spec(to)
     if calibration is not None:
         raise ValueError(f"calibration is given, which only to='TTFS' uses; to is {to!r}")
@@ -357,19 +358,28 @@ def _compare(
 
 
 def _convert_relu(
-    model: nn.Module, calibration: Any, example_input: Any, unused: dict[str, Any], arguments: dict[str, Any]
+    model: nn.Module,
+    calibration: Any,
+    example_input: Any,
+    dry_run: bool,
+    unused: dict[str, Any],
+    arguments: dict[str, Any],
 ) -> Any:
-    """Time-to-first-spike: a ReLU network, not spiking neurons, is what gets converted."""
+    """Time-to-first-spike: a ReLU network, not spiking neurons, is what gets converted, into a new network."""
     from .ttfs import convert_relu
 
     for name, value in unused.items():
         if value != inspect.signature(convert).parameters[name].default:
             raise ValueError(f"{name} is {value!r}, which to='TTFS' does not use: it converts a whole ReLU network")
-    return convert_relu(model, calibration=calibration, example_input=example_input, **arguments)
+    network = convert_relu(model, calibration=calibration, example_input=example_input, **arguments)
+    vars(network)[REPORT_KEY] = network.report
+    return network.report if dry_run else network
 
 
 def report(model: nn.Module) -> ConversionReport:
     """The report of what :func:`convert` did to a model; several conversions of one model are told together.
+
+    A network made with ``to="TTFS"`` has a :class:`~snn_dendrite_plugin.convert.ttfs.TTFSReport`.
 
     Raises:
         ValueError: the model was not converted, or was reverted.

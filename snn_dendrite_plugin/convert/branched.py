@@ -142,9 +142,10 @@ class BranchedBatchNorm(nn.Module):
         self.train(norm.training)
 
     def _axis(self, x: Tensor) -> int:
-        if self.dims == 1:
-            return 2 if x.dim() == 4 or (x.dim() == 3 and self.sequence) else 1
-        return x.dim() - self.dims - 1
+        if self.dims > 1 or x.dim() != 3:
+            return x.dim() - self.dims - 1 if self.dims > 1 else 1 + (x.dim() == 4)
+        likely, other = (2, 1) if self.sequence else (1, 2)  # the step mode may have changed since
+        return other if x.shape[likely] != self.num_features * self.branches == x.shape[other] else likely
 
     def forward(self, x: Tensor) -> Tensor:
         axis = self._axis(x)

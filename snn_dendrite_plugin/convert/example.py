@@ -71,7 +71,7 @@ def frozen(model: nn.Module) -> Iterator[None]:
         (module, key, buffer, buffer.detach().clone())
         for module in model.modules()
         for key, buffer in module._buffers.items()
-        if buffer is not None
+        if buffer is not None and not buffer.is_meta
     ]
     cuda = range(torch.cuda.device_count()) if torch.cuda.is_initialized() else ()
     try:

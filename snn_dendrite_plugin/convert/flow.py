@@ -45,6 +45,10 @@ class Path:
     layer: Found
     between: tuple[Found, ...] = ()
 
+    @property
+    def key(self) -> tuple[int, ...]:
+        return (id(self.layer.module), *(id(item.module) for item in self.between))
+
 
 @dataclasses.dataclass(frozen=True)
 class _Origin:
@@ -95,7 +99,7 @@ class _Follow(TorchDispatchMode):
             return result
         name = func.__name__.split(".")[0]
         origins = [mark for mark in marks if isinstance(mark, _Origin)]
-        if name in _MOVES and len(origins) == len(inputs) and len({id(origin.path) for origin in origins}) == 1:
+        if name in _MOVES and len(origins) == len(inputs) and len({origin.path.key for origin in origins}) == 1:
             moved_args, moved_kwargs = tree_map(_index_of, (args, kwargs))
             moved_kwargs.pop("dtype", None)  # a cast must not touch the index
             indices = tree_leaves(func(*moved_args, **moved_kwargs))
@@ -277,11 +281,7 @@ def _one_path(marks: list[_Origin | _Lost], passing: dict[int, set[int]], uses: 
     for mark in marks:
         if isinstance(mark, _Lost):
             return mark.reason
-    paths = {
-        (id(mark.path.layer.module), *(id(item.module) for item in mark.path.between)): mark.path
-        for mark in marks
-        if isinstance(mark, _Origin)
-    }
+    paths = {mark.path.key: mark.path for mark in marks if isinstance(mark, _Origin)}
     if len(paths) > 1:
         return f"several layers feed it: {', '.join(sorted({path.layer.name for path in paths.values()}))}"
     path = next(iter(paths.values()))
