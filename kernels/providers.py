@@ -25,6 +25,7 @@ log = logging.getLogger("snn_dendrite_plugin")
 # A plain module variable, not a context variable: backward runs on autograd's own threads and must see it too.
 _forced: list[str] = []
 _said: set[tuple[Any, ...]] = set()
+_chosen: dict[tuple[Any, ...], Any] = {}  # choices made so far: asking every provider costs more than a small layer
 
 
 class ProviderError(RuntimeError):
@@ -37,7 +38,7 @@ def _resolve(target: str) -> Any:
     return getattr(importlib.import_module(module), attribute)
 
 
-@functools.lru_cache(maxsize=None)
+@functools.cache
 def _failure(target: str) -> str | None:
     """Why a target cannot be loaded, or None. Kept, as trying a failed import again would slow down every call."""
     try:
@@ -107,6 +108,16 @@ def choose(op: str, device: torch.device, dtype: torch.dtype, settings: Any) -> 
         ProviderError: the explicitly chosen provider is unknown or cannot run the call.
     """
     name = forced()
+    key = (op, device, dtype, settings, name)
+    provider = _chosen.get(key)
+    if provider is None:
+        provider = _chosen[key] = _choose(op, device, dtype, settings, name)
+    return provider
+
+
+def _choose(op: str, device: torch.device, dtype: torch.dtype, settings: Any, name: str | None) -> Any:
+    if not _chosen:
+        _watch_plugins()
     specs = _specs(op)
     if name is not None:
         spec = next((spec for spec in specs if spec.name == name), None)
@@ -129,6 +140,14 @@ def choose(op: str, device: torch.device, dtype: torch.dtype, settings: Any) -> 
             return provider
         declined.append((spec.name, reason))
     raise ProviderError(f"no provider can run {op} on {device}{_listing(declined)}")
+
+
+@functools.cache
+def _watch_plugins() -> None:
+    """Choose anew after a plugin came or went."""
+    from .. import plugins
+
+    plugins.on_change(lambda removed: _chosen.clear())
 
 
 def _listing(declined: list[tuple[str, str]]) -> str:

@@ -147,4 +147,4 @@ def _warn(message: str, error: Exception) -> None:
     warnings.warn(f"{message}: {type(error).__name__}: {error}", plugins.PluginWarning, stacklevel=3)
 
 
-plugins._listeners.append(_plugins_changed)
+plugins.on_change(_plugins_changed)

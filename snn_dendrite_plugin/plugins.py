@@ -32,6 +32,7 @@ __all__ = [
     "get_manager",
     "installed_plugins",
     "models",
+    "on_change",
     "providers",
     "register_plugin",
     "unregister_plugin",
@@ -143,6 +144,8 @@ class _Manager(pluggy.PluginManager):
 
     def register(self, plugin: object, name: str | None = None) -> str | None:
         """Register ``plugin``; its models appear in the hosts already active. Raises ``ValueError`` for no hook."""
+        if type(plugin).__hash__ is None:  # pluggy finds out only later, half registered
+            raise TypeError(f"plugin is a {type(plugin).__name__}, which cannot be hashed; use a module or an object")
         try:
             registered = super().register(plugin, name)
         except pluggy.PluginValidationError:  # a hook with wrong arguments
@@ -232,6 +235,11 @@ class _Manager(pluggy.PluginManager):
 
 _manager: _Manager | None = None
 _listeners: list[Callable[[bool], None]] = []
+
+
+def on_change(listener: Callable[[bool], None]) -> None:
+    """Have ``listener(removed)`` called whenever a plugin comes or goes at run time."""
+    _listeners.append(listener)
 
 
 def get_manager() -> pluggy.PluginManager:

@@ -237,3 +237,23 @@ def test_shared_wiring_takes_any_shape(shape):
 def test_bad_arguments_are_named(build, text):
     with pytest.raises(ValueError, match=text):
         build()
+
+
+def test_what_is_kept_of_fixed_parameters_follows_every_change_to_them():
+    x = torch.rand(5, 2, 3) * 2
+    model = DendSN(branches=2, strength_init=0.5)
+    before, _ = model.run(x)
+    with torch.no_grad():
+        model.alpha.fill_(0.1)  # in place
+        model.direct.fill_(0.2)
+    fresh = DendSN(branches=2, strength_init=0.5, alpha=0.1, direct=0.2)
+    assert torch.equal(model.run(x)[0], fresh.run(x)[0])
+    assert not torch.equal(before, fresh.run(x)[0])
+    model.load_state_dict(DendSN(branches=2, strength_init=0.5).state_dict())
+    assert torch.equal(model.run(x)[0], before)
+    model.alpha = torch.full((1, 2), 0.1, dtype=torch.float64)  # another tensor
+    model.direct = torch.full((1, 1), 0.2, dtype=torch.float64)
+    assert torch.equal(model.run(x)[0], fresh.run(x)[0])
+    assert copy.deepcopy(model)._kept == {}
+    with torch.inference_mode():
+        assert torch.equal(DendSN(branches=2, strength_init=0.5).run(x)[0], before)

@@ -165,3 +165,37 @@ def test_explain_names_every_provider_and_torch_always_runs():
     assert {"torch", "cpu", "triton", "cupy"} <= set(reasons)
     assert reasons["torch"] is None
     assert all(reason is None or reason for reason in reasons.values())
+
+
+def test_a_registered_provider_is_chosen_and_forgotten_with_its_plugin():
+    from snn_dendrite_plugin import hookimpl, plugins
+    from snn_dendrite_plugin.kernels.soma_dendrite.reference import TorchProvider
+
+    calls = []
+
+    class Counting(TorchProvider):
+        name = "counting"
+
+        def forward(self, inputs, settings):
+            calls.append("forward")
+            return super().forward(inputs, settings)
+
+    class Plugin:
+        @hookimpl
+        def snn_dendrite_register_providers(self, register):
+            register(name="counting", op="soma_dendrite", target=Counting(), priority=99)
+
+    inputs, settings = call(0)
+    soma_dendrite(inputs, settings)
+    plugin = Plugin()
+    plugins.register_plugin(plugin)
+    try:
+        soma_dendrite(inputs, settings)
+        assert calls == ["forward"]
+        with use_provider("torch"):
+            soma_dendrite(inputs, settings)
+        assert calls == ["forward"]
+    finally:
+        plugins.unregister_plugin(plugin)
+    soma_dendrite(inputs, settings)
+    assert calls == ["forward"]

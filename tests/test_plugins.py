@@ -368,3 +368,13 @@ def test_sample_neuron_is_native_and_trains(run_python, sample, host):
     pytest.importorskip(host)
     code = TRAIN + NATIVE[host] + "print('trained')"
     assert run_python(code, sample, flags=("-W", "error:adapter")) == "trained"
+
+
+def test_unhashable_plugin_is_refused_before_it_is_half_registered():
+    from types import SimpleNamespace
+
+    from snn_dendrite_plugin import plugins
+
+    with pytest.raises(TypeError, match="cannot be hashed"):
+        plugins.register_plugin(SimpleNamespace())
+    assert "DendSN" in plugins.models()

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import torch
 from torch import Tensor, nn
@@ -36,6 +36,7 @@ class SomaDendriteModel(NeuronModel):
         self.channels = channels
         self._templates: dict[str, tuple[float, ...]] = {}
         self._fixed: set[str] = set()
+        self._kept: dict[tuple[str, torch.dtype], tuple[Tensor, int, Tensor]] = {}
 
     # -- parameters ------------------------------------------------------------------------------------------------
 
@@ -68,11 +69,33 @@ class SomaDendriteModel(NeuronModel):
 
     def _value(self, name: str, dtype: torch.dtype) -> Tensor | None:
         """The parameter ``name`` in ``dtype``, decays mapped back into (0, 1); None when it was not declared."""
-        logit = self._parameters.get(f"{name}_logit")
-        if logit is not None:
-            return torch.sigmoid(logit.to(dtype))
-        value = getattr(self, name, None)
-        return None if value is None else value.to(dtype)
+        value = self._parameters.get(f"{name}_logit")
+        if value is not None:
+            return torch.sigmoid(value if value.dtype == dtype else value.to(dtype))
+        value = self._parameters.get(name)
+        if value is not None:
+            return value if value.dtype == dtype else value.to(dtype)
+        if name not in self._buffers:
+            return None
+        return self._derived(name, name, dtype, lambda value: value)
+
+    def _derived(self, what: str, name: str, dtype: torch.dtype, function: Callable[[Tensor], Tensor]) -> Tensor:
+        """``function`` of the fixed parameter ``name`` in ``dtype``, computed again only after that was written to.
+
+        ``what`` names the result.
+
+        A step of a small layer costs little more than its handful of tiny operations on parameters.
+        """
+        source = self._buffers[name]
+        if torch.compiler.is_compiling() or source.is_inference() or torch.is_inference_mode_enabled():
+            return function(source.to(dtype))  # inference tensors count no versions and are not for autograd
+        kept = self._kept.get((what, dtype))
+        if kept is None or kept[0] is not source or kept[1] != source._version:
+            kept = self._kept[what, dtype] = (source, source._version, function(source.to(dtype)))
+        return kept[2]
+
+    def __getstate__(self):
+        return {**self.__dict__, "_kept": {}}
 
     def prepare(self, channels: int) -> None:
         """Create the per-channel parameters that waited for the channel count, if any are left."""
@@ -197,10 +220,11 @@ class SomaDendriteModel(NeuronModel):
                firing.surrogate.b} if table else {}),
             **self._settings(),
         )  # fmt: skip
+        own = [state if state.dtype == dtype else state.to(dtype) for state in own]
         inputs = Inputs(
             x=x_seq,
-            u=own[0].to(dtype),
-            v=own[1].to(dtype) if settings.branches else None,
+            u=own[0],
+            v=own[1] if settings.branches else None,
             fired=None if fired is None else fired.to(dtype),
             threshold=threshold,
             **self._soma_inputs(dtype),

@@ -169,13 +169,14 @@ class DendSN(SomaDendriteModel):
     def _soma_inputs(self, dtype: torch.dtype) -> dict[str, Tensor | None]:
         alpha, gain, offset = (self._value(name, dtype) for name in ("alpha", "gain", "offset"))
         if self.scale_branch_input:
-            scale = 1 - alpha
+            fixed = "alpha" in self._buffers
+            scale = self._derived("1 - alpha", "alpha", dtype, lambda alpha: 1 - alpha) if fixed else 1 - alpha
             gain = scale if gain is None else scale * gain
             offset = None if offset is None else scale * offset
         strength = self._value("strength", dtype)
         if self.strength_mode == "softmax":
             strength = torch.softmax(strength, dim=1)
-        direct = self._value("direct", dtype)[:, 0]
+        direct = self._derived("direct", "direct", dtype, lambda direct: direct[:, 0])
         if self.learn_beta:
             beta = self._value("beta", dtype)
             theta = torch.cat(((1 - beta) * self.rest, beta), dim=1)
@@ -186,7 +187,8 @@ class DendSN(SomaDendriteModel):
         if isinstance(scale, Tensor):
             strength, direct = strength * scale, direct * scale[:, 0]
         elif scale != 1.0:
-            strength, direct = strength * scale, direct * scale
+            strength = strength * scale
+            direct = self._derived(f"direct * {scale}", "direct", dtype, lambda direct: direct[:, 0] * scale)
         return {
             "alpha": alpha, "gain": gain, "offset": offset, "strength": strength, "direct": direct, "theta": theta,
         }  # fmt: skip
