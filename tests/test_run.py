@@ -125,7 +125,8 @@ def test_arguments_path_and_name_are_the_scripts(tmp_path):
 
 
 def test_plugin_is_active_and_modules_and_directories_run(tmp_path, monkeypatch):
-    code = "from spikingjelly.activation_based import neuron\nprint(neuron.DendSN(branches=3).model.branches, __name__)\n"
+    code = "from spikingjelly.activation_based import neuron\n"
+    code += "print(neuron.DendSN(branches=3).model.branches, __name__)\n"
     assert execute(tmp_path, code, name="__main__.py").stdout == "3 __main__\n"
     assert CliRunner().invoke(app, ["run", str(tmp_path)]).stdout == "3 __main__\n"
     (tmp_path / "a_module_of_the_user.py").write_text(code + "import sys; print(sys.argv[1:])\n")
@@ -186,18 +187,18 @@ def test_provider_holds_in_the_script_and_its_children_and_no_longer(tmp_path, m
     [
         (["--swap", "LIFNod=DendSN"], r"LIFNod is no neuron.*spikingjelly has .*LIFNode.*snntorch has Leaky"),
         (["--swap", "snntorch.LIFNode=DendSN"], r"snntorch.LIFNode is no neuron.*snntorch has Leaky"),
-        (["--swap", "nest.LIFNode=DendSN"], r"no host that is installed; the hosts with an adapter are spikingjelly.*snntorch"),
-        (["--swap", "LIFNode=DendSM"], r"DendSM is no registered neuron model; there are DendSN \(Dendritic in snntorch\), LNM"),
+        (["--swap", "nest.LIFNode=DendSN"], r"no host that is installed; .* adapter are spikingjelly.*snntorch"),
+        (["--swap", "LIFNode=DendSM"], r"DendSM is no registered neuron model; there are DendSN \(Dendritic.*LNM"),
         (["--swap", "IzhikevichNode=DendSN"], r"IzhikevichNode cannot be swapped: .*; spikingjelly has .*LIFNode"),
         (["--swap", "Synaptic=LNM"], r"Synaptic cannot be swapped: .*synaptic current"),
         (["--swap", "DendSN=LNM"], r"DendSN cannot be swapped: is already a DendSN"),
         (["--swap", "LIFNode"], r"--swap is 'LIFNode'; it must read NEURON=MODEL"),
         (["--swap", "LIFNode=LNM", "--swap", "LIFNode=DendSN"], r"names LIFNode twice"),
-        (["--swap", "LIFNode=LNM", "--swap", "spikingjelly.LIFNode=DendSN"], r"LIFNode is swapped twice, for LNM and for DendSN"),
+        (["--swap", "LIFNode=LNM", "--swap", "spikingjelly.LIFNode=DendSN"], r"swapped twice, for LNM and for DendSN"),
         (["--swap", "LIFNode=DendSN", "--set", "branch=4"], r"branch is no argument of DendSN; it takes .*branches"),
-        (["--swap", "LIFNode=DendSN", "--set", "branches=0"], r"branches is 0; a dendrite needs an integer of at least 1"),
+        (["--swap", "LIFNode=DendSN", "--set", "branches=0"], r"branches is 0; a dendrite needs an integer"),
         (["--swap", "LIFNode=DendSN", "--set", "branches"], r"--set is 'branches'; it must read NAME=VALUE"),
-        (["--swap", "LIFNode=DendSN", "--set", "branches=2*2"], r"--set branches is '2\*2'; it must be a Python literal"),
+        (["--swap", "LIFNode=DendSN", "--set", "branches=2*2"], r"branches is '2\*2'; it must be a Python literal"),
         (["--swap", "LIFNode=DendSN", "--set", "activation=cube"], r"activation is 'cube'; it must be one of"),
         (["--swap", "LIFNode=DendSN", "--set", "wiring=fold"], r"wiring is 'fold', which needs other synapses"),
         (["--set", "branches=4"], r"branches is set, but no neuron is swapped"),
@@ -234,8 +235,9 @@ LEAKY = snn.Leaky
 
 
 def test_arguments_of_the_point_neuron_reach_the_node(swapped):
+    shape = surrogate.ATan(3.0)
     node = neuron.LIFNode(
-        4.0, False, v_threshold=0.7, v_reset=None, surrogate_function=surrogate.ATan(3.0), detach_reset=True, step_mode="m"
+        4.0, False, v_threshold=0.7, v_reset=None, surrogate_function=shape, detach_reset=True, step_mode="m"
     )
     assert type(node).__name__ == "DendSN"
     assert (node.tau, node.v_threshold, node.v_reset, node.detach_reset, node.step_mode) == (4.0, 0.7, None, True, "m")
@@ -362,7 +364,7 @@ def test_swapped_networks_copy_pickle_reset_and_revert(swapped):
 
 
 def test_the_host_sees_nodes_as_what_they_are(swapped):
-    """Its own isinstance chains reset, count and export by class; a dendritic node must not pass there as a point neuron."""
+    """Its own isinstance chains reset, count and export by class: there a dendritic node is no point neuron."""
     net = torch.nn.Sequential(torch.nn.Linear(4, 3), snn.Leaky(beta=0.9, init_hidden=True))
     net(torch.ones(2, 4))
     snn.utils.reset(net)
