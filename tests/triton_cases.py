@@ -1,9 +1,10 @@
 """The calls that the Triton kernels are tested with, and a worker that runs them in a process of its own.
 
-Triton decides at import between its interpreter (CPU tensors) and its compiler, so a pytest process cannot do both. Run as
-a script, this file answers requests on standard input, one JSON list per line: ``["check", name]`` compares a case with the
-float64 reference, ``["same", name]`` compares the forward pass with the torch provider bit by bit, ``["compile", name,
-capability]`` compiles both kernels of a case for a GPU that need not be there and reports what they use.
+Triton decides at import between its interpreter (CPU tensors) and its compiler, so a pytest process cannot do both.
+Run as a script, this file answers requests on standard input, one JSON list per line: ``["check", name]`` compares a
+case with the float64 reference, ``["same", name]`` compares the forward pass with the torch provider bit by bit,
+``["compile", name, capability]`` compiles both kernels of a case for a GPU that need not be there and reports what they
+use.
 """
 
 from __future__ import annotations
@@ -20,6 +21,7 @@ from typing import Any
 
 import torch
 from kernel_cases import SURROGATE_PARAMETERS, Case, check, make_case, random_case
+
 from snn_dendrite_plugin.kernels.activations import ACTIVATIONS
 from snn_dendrite_plugin.kernels.soma_dendrite import reference
 from snn_dendrite_plugin.kernels.soma_dendrite import triton as provider_module
@@ -109,7 +111,7 @@ CASES: dict[str, Callable[[], Case]] = _table() | _special()
 
 
 def case(name: str) -> Case:
-    return random_case(int(name), most_values=3000) if name.isdigit() else CASES[name]()
+    return random_case(int(name), most_values=5000) if name.isdigit() else CASES[name]()
 
 
 def same(name: str) -> None:

@@ -1,9 +1,9 @@
 """The Triton provider of the soma-dendrite pair: which kernel to build for a call, and its launch.
 
-Importing this module does not import triton. Under ``TRITON_INTERPRET=1`` (set before triton is imported) the same kernels
-run on CPU tensors, slowly: that is how they are tested without a GPU. Spikes and the gradient of ``x`` are dense, channels
-last when ``x`` is; states and their gradients are contiguous. ``x`` and the gradient of the spikes are read through their
-strides; they are copied only if their positions cannot be numbered by one stride.
+Importing this module does not import triton. Under ``TRITON_INTERPRET=1`` (set before triton is imported) the same
+kernels run on CPU tensors, slowly: that is how they are tested without a GPU. Spikes and the gradient of ``x`` are
+dense, channels last when ``x`` is; states and their gradients are contiguous. ``x`` and the gradient of the spikes are
+read through their strides; they are copied only if their positions cannot be numbered by one stride.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 
-from .contract import Gradients, Inputs, Outputs, Settings, dimensions, state_dtype
+from .contract import Gradients, Inputs, Outputs, Settings, dimensions
 
 __all__ = ["TritonProvider", "provider"]
 
@@ -79,7 +79,7 @@ class _Grid(NamedTuple):
 
     n: int
     c: int
-    l: int  # noqa: E741 - the field's name of the flattened positions
+    positions: int
     channels_fast: bool
     x: tuple[int, ...]  # strides t, n, c, b, l
     gs: tuple[int, ...]  # strides t, n, c, l
@@ -93,7 +93,7 @@ class _Grid(NamedTuple):
 
     @property
     def blocks_j(self) -> int:
-        return -(-self.n * self.l // (BLOCK // self.block_c))
+        return -(-self.n * self.positions // (BLOCK // self.block_c))
 
 
 def _position_stride(tensor: Tensor, lead: int) -> int | None:
@@ -130,7 +130,7 @@ def _innermost(sizes: tuple[int, ...], strides: tuple[int, ...]) -> int:
     return next((stride for size, stride in zip(reversed(sizes), reversed(strides), strict=True) if size != 1), 1)
 
 
-def _tile(c: int, l: int, channels_fast: bool) -> int:  # noqa: E741
+def _tile(c: int, positions: int, channels_fast: bool) -> int:
     """Channels of a block, when a block may not mix channels freely: few lanes idle, neighbours in memory together."""
     if c == 1:
         return 1
@@ -139,31 +139,31 @@ def _tile(c: int, l: int, channels_fast: bool) -> int:  # noqa: E741
             if width <= BLOCK and -(-c // width) * width <= 1.125 * c:
                 return width
         return min(BLOCK, _next_power(c))
-    return min(BLOCK // min(BLOCK, _next_power(l)), _next_power(c))
+    return min(BLOCK // min(BLOCK, _next_power(positions)), _next_power(c))
 
 
 def _grid(x: Tensor, x_l: int, gs: Tensor | None, gs_l: int, settings: Settings, per_channel: bool) -> _Grid:
-    _, n, c, fan, l = dimensions(x, settings)  # noqa: E741
+    _, n, c, fan, positions = dimensions(x, settings)
     xt, xn, xc = x.stride()[:3]
     xs = (xt, xn, xc * fan, xc, x_l)
     gss = (0, 0, 0, 0) if gs is None else (*gs.stride()[:3], gs_l)
-    channels_fast = l == 1 or (fan * c > 1 and abs(xc) < x_l)
-    extent = sum((size - 1) * stride for size, stride in zip((n, c, fan, l), xs[1:], strict=True))
-    extent = max(extent, sum((size - 1) * stride for size, stride in zip((n, c, l), gss[1:], strict=True)))
-    wide = max(extent, n * c * l * max(1, settings.branches)) >= 2**30
+    channels_fast = positions == 1 or (fan * c > 1 and abs(xc) < x_l)
+    extent = sum((size - 1) * stride for size, stride in zip((n, c, fan, positions), xs[1:], strict=True))
+    extent = max(extent, sum((size - 1) * stride for size, stride in zip((n, c, positions), gss[1:], strict=True)))
+    wide = max(extent, n * c * positions * max(1, settings.branches)) >= 2**30
     pairs = (xs[1:3], gss[1:3])
-    if not per_channel and all(_merges((n, c), pair) for pair in pairs) and (l == 1 or not channels_fast):
+    if not per_channel and all(_merges((n, c), pair) for pair in pairs) and (positions == 1 or not channels_fast):
         xs = (xt, _innermost((n, c), xs[1:3]), 0, xc, x_l)
         gss = (gss[0], _innermost((n, c), gss[1:3]), 0, gss[3])
         n, c = n * c, 1
-        whole = all(_merges((n, l), (strides[1], strides[-1])) for strides in (xs, gss))
-        if settings.branches == 0 and l > 1 and whole:
+        whole = all(_merges((n, positions), (strides[1], strides[-1])) for strides in (xs, gss))
+        if settings.branches == 0 and positions > 1 and whole:
             xs = (xt, 0, 0, xc, x_l)
-            n, l = 1, n * l  # noqa: E741
-    packed = xs[3] == 1 and fan in PACKABLE and all(stride % fan == 0 for stride in (*xs[:3], xs[4] * (l > 1)))
+            n, positions = 1, n * positions
+    packed = xs[3] == 1 and fan in PACKABLE and all(stride % fan == 0 for stride in (*xs[:3], xs[4] * (positions > 1)))
     if packed:
         xs = (xs[0] // fan, xs[1] // fan, xs[2] // fan, 1, xs[4] // fan)
-    return _Grid(n, c, l, channels_fast, xs, gss, _tile(c, l, channels_fast), wide, packed)
+    return _Grid(n, c, positions, channels_fast, xs, gss, _tile(c, positions, channels_fast), wide, packed)
 
 
 def _dense(x: Tensor, channels: int, channels_fast: bool) -> Tensor:
@@ -184,10 +184,8 @@ def _static(inputs: Inputs, settings: Settings, grid: _Grid, fan: int, modes: di
     from .triton_functions import Static
 
     t_steps, b = inputs.x.shape[0], settings.branches
-    if backward:
-        most = STATES // (b + 1) // (2 if inputs.u.dtype == torch.float64 else 1)
-    else:
-        most = LOADS // fan
+    halved = 2 if inputs.u.dtype == torch.float64 else 1
+    most = STATES // (b + 1) // halved if backward else LOADS // fan
     longest = min(_previous_power(most), LONGEST_SEGMENT["backward" if backward else "forward"])
     segment = min(_next_power(t_steps), longest)
     return Static(
@@ -207,7 +205,7 @@ def _static(inputs: Inputs, settings: Settings, grid: _Grid, fan: int, modes: di
         channels_fast=grid.channels_fast,
         packed_x=grid.packed,
         packed_gx=fan in PACKABLE and grid.channels_fast,
-        packed_v=b in PACKABLE and grid.l == 1,
+        packed_v=b in PACKABLE and grid.positions == 1,
         wide=grid.wide,
         block=BLOCK,
         block_c=grid.block_c,
@@ -279,7 +277,7 @@ class TritonProvider:
                 _launch(
                     _kernels().forward_kernel, grid.blocks_c * grid.blocks_j,
                     *inputs, spikes, u, v, fired, trace,
-                    t, grid.n, grid.c, grid.l, grid.n * grid.l, u.numel(), *grid.x,
+                    t, grid.n, grid.c, grid.positions, grid.n * grid.positions, u.numel(), *grid.x,
                     float(settings.v_reset), float(settings.clamp_low), float(settings.clamp_high),
                     grid.blocks_c, static,
                 )  # fmt: skip
@@ -306,8 +304,8 @@ class TritonProvider:
         gu = torch.empty_like(inputs.u)
         gv = None if inputs.v is None else torch.empty_like(inputs.v)
         if not gs.numel():
-            empty = {k: None if p is None else torch.zeros_like(p) for k, p in inputs._asdict().items() if k in PARAMETERS}
-            return Gradients(gx, gu, gv, **empty)
+            parameters = ((name, getattr(inputs, name)) for name in PARAMETERS)
+            return Gradients(gx, gu, gv, **{k: None if p is None else torch.zeros_like(p) for k, p in parameters})
         static = _static(inputs, settings, grid, fan, modes, backward=True)
         most = max(1, PROGRAMS_PER_PROCESSOR * _processors(x.device) // grid.blocks_c)
         chunks = -(-grid.blocks_j // -(-grid.blocks_j // most))  # as many as needed for equal shares
@@ -320,7 +318,7 @@ class TritonProvider:
             _launch(
                 _kernels().backward_kernel, programs,
                 *inputs, gs, u, v, u_sequence, gx, gu, gv, sums, scratch,
-                t, grid.n, grid.c, grid.l, grid.n * grid.l, gu.numel(), *grid.x, *grid.gs,
+                t, grid.n, grid.c, grid.positions, grid.n * grid.positions, gu.numel(), *grid.x, *grid.gs,
                 float(settings.v_reset), float(settings.clamp_low), float(settings.clamp_high),
                 float(settings.surrogate_a), float(settings.surrogate_b),
                 grid.blocks_c, grid.blocks_j, chunks, static,
@@ -333,7 +331,9 @@ def _prepared(inputs: Inputs, x: Tensor) -> Inputs:
     return Inputs(x, *(None if p is None else p.contiguous() for p in inputs[1:]))
 
 
-def _parameter_gradients(sums: Tensor, inputs: Inputs, grid: _Grid, chunks: int, static: Any) -> dict[str, Tensor | None]:
+def _parameter_gradients(
+    sums: Tensor, inputs: Inputs, grid: _Grid, chunks: int, static: Any
+) -> dict[str, Tensor | None]:
     """``[sums, programs, lanes]`` -> each parameter's gradient in its shape; always added in the same order."""
     if static.per_channel:
         lanes = (BLOCK // grid.block_c, grid.block_c) if grid.channels_fast else (grid.block_c, BLOCK // grid.block_c)

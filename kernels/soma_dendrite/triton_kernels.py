@@ -1,10 +1,10 @@
 """The two Triton kernels of the soma-dendrite pair: the whole sequence in one launch each, states in registers.
 
 Time runs in segments of ``S.segment`` unrolled steps whose inputs are all loaded first, so that many loads are in
-flight. The backward kernel recomputes: it saves nothing between the passes. A sequence of one segment is recomputed in
-registers; a longer one first runs forward and leaves the states at the segments' starts in a scratch buffer that belongs
-to the program, not to the neuron, so it stays small and in the L2 cache. Programs walk over several blocks of neurons and
-keep their parameter gradients in registers; the partial sums are added up afterwards in a fixed order.
+flight. The backward kernel recomputes: nothing is saved between the passes. A sequence of one segment is recomputed in
+registers; a longer one first runs forward and leaves the states at the segments' starts in a scratch buffer. That
+belongs to the program, not to the neuron, so it stays small and in the L2 cache. Programs walk over several blocks of
+neurons and keep their parameter gradients in registers; the partial sums are added up afterwards in a fixed order.
 """
 
 # Annotations are read by Triton: no postponed evaluation here.
@@ -16,7 +16,7 @@ from .triton_functions import advance, choose, load_branches, load_parameter, re
 
 @triton.jit
 def _lanes(i_c, i_j, N, C, L, J, S: tl.constexpr):
-    """Which neurons the lanes are: channel c, batch entry n, position l, all within bounds, and whether they exist.
+    """Which neurons the lanes are: channel c, batch entry n, position, all within bounds, and whether they exist.
 
     A lane beyond the end repeats an existing neuron: its loads are in bounds and its potentials finite.
     """
@@ -57,9 +57,9 @@ def _parameters(
 
 
 @triton.jit
-def _input_offset(n, c, l, stride_n, stride_c, stride_l, S: tl.constexpr):
+def _input_offset(n, c, position, stride_n, stride_c, stride_l, S: tl.constexpr):
     """Offset of a neuron's first input. Packed strides count neurons: the compiler then sees aligned tiles."""
-    offset = n * stride_n + c * stride_c + l * stride_l
+    offset = n * stride_n + c * stride_c + position * stride_l
     if S.packed_x:
         offset = offset * S.fan
     return offset
@@ -107,16 +107,16 @@ def forward_kernel(
     B: tl.constexpr = S.branches
     SEGMENT: tl.constexpr = S.segment
     i_program = tl.program_id(0)
-    c, n, l, mask = _lanes(i_program % blocks_c, i_program // blocks_c, N, C, L, J, S)
+    c, n, position, mask = _lanes(i_program % blocks_c, i_program // blocks_c, N, C, L, J, S)
     parameters = _parameters(
         p_alpha, p_gain, p_offset, p_strength, p_direct, p_theta, p_threshold, v_reset, low, high, c, S
     )
-    o_x = _input_offset(n, c, l, stride_n, stride_c, stride_l, S)
-    o_state = (n * C + c) * L + l
-    o_v = (n * C + c) * B * L + l
+    o_x = _input_offset(n, c, position, stride_n, stride_c, stride_l, S)
+    o_state = (n * C + c) * L + position
+    o_v = (n * C + c) * B * L + position
     o_s = o_state
     if S.channels_fast:
-        o_s = (n * L + l) * C + c
+        o_s = (n * L + position) * C + c
     u, v, fired = _load_state(p_u, p_v, p_fired, o_state, o_v, L, S)
     end = tl.where(mask, T, 0)  # lanes without a neuron end before they start
     for start in range(0, T, SEGMENT):
@@ -235,26 +235,26 @@ def backward_kernel(
     i_program = tl.program_id(0)
     i_c = i_program % blocks_c
     lane = tl.arange(0, BLOCK)
-    c, n, l, mask = _lanes(i_c, 0, N, C, L, J, S)
+    c, n, position, mask = _lanes(i_c, 0, N, C, L, J, S)
     parameters = _parameters(
         p_alpha, p_gain, p_offset, p_strength, p_direct, p_theta, p_threshold, v_reset, low, high, c, S
     )
     a = tl.full((), surrogate_a, S.dtype)
     b = tl.full((), surrogate_b, S.dtype)
     sums = ()
-    for k in tl.static_range(SUMS):
+    for _ in tl.static_range(SUMS):
         sums = sums + (tl.zeros([BLOCK], S.dtype),)
     segments = (T + SEGMENT - 1) // SEGMENT
     slot: tl.constexpr = S.slots * BLOCK
     for i_j in range(i_program // blocks_c, blocks_j, chunks):
-        c, n, l, mask = _lanes(i_c, i_j, N, C, L, J, S)
-        o_x = _input_offset(n, c, l, stride_n, stride_c, stride_l, S)
-        o_gs = n * stride_gs_n + c * stride_gs_c + l * stride_gs_l
-        o_state = (n * C + c) * L + l
-        o_v = (n * C + c) * B * L + l
-        o_gx = (n * C + c) * FAN * L + l
+        c, n, position, mask = _lanes(i_c, i_j, N, C, L, J, S)
+        o_x = _input_offset(n, c, position, stride_n, stride_c, stride_l, S)
+        o_gs = n * stride_gs_n + c * stride_gs_c + position * stride_gs_l
+        o_state = (n * C + c) * L + position
+        o_v = (n * C + c) * B * L + position
+        o_gx = (n * C + c) * FAN * L + position
         if S.channels_fast:
-            o_gx = ((n * L + l) * C + c) * FAN
+            o_gx = ((n * L + position) * C + c) * FAN
         u, v, fired = _load_state(p_u, p_v, p_fired, o_state, o_v, L, S)
         gu = tl.zeros_like(u)
         if p_gu_last is not None:
