@@ -46,8 +46,8 @@ def _empty(x: Tensor) -> Tensor:
 
 _STATIC = (
     "int branches, str wiring, str activation, str reset, str timing, float v_reset, bool strict, bool detach, "
-    "bool fire_once, str surrogate, float surrogate_a, float surrogate_b, float clamp_low, float clamp_high, bool
-    record"
+    "bool fire_once, str surrogate, float surrogate_a, float surrogate_b, float clamp_low, float clamp_high, "
+    "bool record"
 )
 _INPUTS = (
     "Tensor x, Tensor u, Tensor? v, Tensor? fired, Tensor? alpha, Tensor? gain, Tensor? offset, Tensor? strength, "
