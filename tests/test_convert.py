@@ -3,8 +3,12 @@
 from __future__ import annotations
 
 import copy
+import doctest
+import importlib
 import io
+import re
 import sys
+from pathlib import Path
 
 import pytest
 import torch
@@ -377,6 +381,28 @@ def test_point_weights_need_the_channels():
     model = sdp.convert(point, to="LNM", per_channel=True)
     with pytest.raises(RuntimeError, match="neuron 1 has per-channel parameters"):
         model.load_state_dict(state)
+
+
+MODULES = ["api", "branched", "report", "undo"]
+
+
+@pytest.mark.parametrize("name", MODULES)
+def test_examples_of_the_docstrings(name):
+    pytest.importorskip("spikingjelly.activation_based.neuron")
+    module = importlib.import_module(f"snn_dendrite_plugin.convert.{name}")
+    result = doctest.testmod(module)
+    assert result.attempted > 0
+    assert result.failed == 0
+
+
+def test_example_of_the_documentation(capsys):
+    pytest.importorskip("spikingjelly.activation_based.neuron")
+    page = Path(__file__).parent.parent / "docs" / "conversion.md"
+    code = re.search(r"```python\n(.*?)```", page.read_text(), re.DOTALL).group(1)
+    scope = {}
+    exec(code, scope)
+    assert "20 neurons converted to DendSN, 0 kept" in capsys.readouterr().out
+    assert type(scope["net"].sn1).__name__ == "LIFNode"
 
 
 def test_relu_networks_become_ttfs():

@@ -9,6 +9,7 @@ import pytest
 import torch
 from torch import nn
 from torch.nn import functional as F
+from torch.utils.flop_counter import FlopCounterMode
 from toy_host import Point, ToyAdapter, plugin
 
 import snn_dendrite_plugin as sdp
@@ -71,6 +72,17 @@ def test_branch_sees_its_group_alone(make, shape, axis):
     change = (new(only.reshape(shape)) - silent).unflatten(axis, (-1, 4)).movedim(axis + 1 if axis >= 0 else axis, 0)
     assert change[2].abs().max() > 0.01
     assert change[[0, 1, 3]].abs().max() == 0
+
+
+@pytest.mark.parametrize(("make", "shape", "axis"), LAYERS)
+def test_partition_has_the_same_multiply_adds(make, shape, axis):
+    def count(module):
+        with FlopCounterMode(display=False) as counter, torch.no_grad():
+            module(torch.rand(shape))
+        return counter.get_total_flops()
+
+    layer = make()
+    assert count(partitioned(layer, 4)) == count(layer) > 0
 
 
 def test_partition_takes_sequences_and_needs_even_groups():
