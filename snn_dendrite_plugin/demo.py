@@ -161,12 +161,15 @@ def _show(out: Console, results: list[Result], images: int) -> None:
     columns = ["host", "neuron", "accuracy %", "spikes per neuron", "parameters", "seconds"]
     show_table(out, columns, rows, right=columns[2:])
     seeds = len(next(iter(groups.values())))
-    mean = statistics.fmean(r.accuracy for r in results)
-    width = 196 * (2 * mean * (1 - mean) / images) ** 0.5  # 95 %, of a difference of two independent proportions
     if seeds == 1:
+        widths = []
+        for host in dict.fromkeys(r.host for r in results):
+            mean = statistics.fmean(r.accuracy for r in results if r.host == host)
+            width = 196 * (2 * mean * (1 - mean) / images) ** 0.5  # 95 %, of a difference of independent proportions
+            widths.append(f"{max(width, 100 / images):.1f} in {host}")
         out.print(
-            f"One seed, {images} images: accuracies less than about {max(width, 100 / images):.1f} points apart are "
-            f"not told apart; --seeds runs more."
+            f"One seed, {images} images: accuracies less than about so many points apart are not told apart: "
+            f"{', '.join(widths)}; --seeds runs more."
         )
     else:
         out.print(f"Mean and standard deviation over {seeds} seeds; the {images} images are the same in all of them.")
