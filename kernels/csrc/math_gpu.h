@@ -1,5 +1,9 @@
 // The same names as math_cpu.h, from CUDA's own library.
 #pragma once
+typedef unsigned short uint16_t;
+typedef unsigned int uint32_t;
+SD_FN float sd_from_bits(uint32_t bits) { return __uint_as_float(bits); }
+SD_FN uint32_t sd_to_bits(float x) { return __float_as_uint(x); }
 SD_FN float sd_exp(float x) { return expf(x); }
 SD_FN float sd_expm1(float x) { return expm1f(x); }
 SD_FN float sd_log1p(float x) { return log1pf(x); }

@@ -5,7 +5,7 @@
 #pragma once
 
 #if defined(__CUDACC__) || defined(__CUDACC_RTC__)
-#define SD_FN __device__ __forceinline__
+#define SD_FN static __device__ __forceinline__
 #else
 #define SD_FN static inline __attribute__((always_inline))
 #endif

@@ -18,7 +18,8 @@ from torch import Tensor
 
 from ..activations import ACTIVATIONS
 from ..surrogates import KINDS
-from .contract import Gradients, Inputs, Outputs, Settings, dimensions, state_dtype
+from .contract import Gradients, Inputs, Outputs, Settings, state_dtype
+from .layout import Layout
 
 __all__ = ["CpuProvider", "provider"]
 
@@ -108,48 +109,6 @@ def _load() -> tuple[ctypes.CDLL | None, str]:
     return None, reason
 
 
-class _Layout:
-    """How the tensors of one call lie in memory, and their views as ``[T, N, C, L]``.
-
-    Where the channels of ``x`` are innermost, positions are counted as batch entries: N becomes N * L and L becomes 1.
-    """
-
-    def __init__(self, x: Tensor, settings: Settings) -> None:
-        self.T, self.N, self.C, self.fan, self.L = dimensions(x, settings)
-        self.rest = x.shape[3:]
-        flat = x.reshape(self.T, self.N, x.shape[2], self.L)
-        self.channels_last = self.L > 1 and x.shape[2] > 1 and flat.stride(2) == 1 and flat.stride(3) > 1
-        self.x = flat
-        if self.channels_last:
-            self.x = flat.transpose(2, 3).reshape(self.T, self.N * self.L, x.shape[2], 1)
-
-    def sequence(self, g: Tensor) -> Tensor:
-        """``[T, N, C, *]`` -> ``[T, N', C, L']``, a view where that is possible."""
-        g = g.reshape(self.T, self.N, self.C, self.L)
-        return g.transpose(2, 3).reshape(self.T, self.N * self.L, self.C, 1) if self.channels_last else g
-
-    def state(self, s: Tensor | None, dtype: torch.dtype) -> Tensor | None:
-        """``[N, C, *]`` or ``[N, C, B, *]`` -> the same, contiguous in the layout's order."""
-        if s is None:
-            return None
-        if self.channels_last:
-            s = s.reshape(*s.shape[: s.dim() - len(self.rest)], self.L).movedim(-1, 1)
-        return s.to(dtype).contiguous()
-
-    def empty(self, lead: tuple[int, ...], inner: tuple[int, ...], dtype: torch.dtype) -> Tensor:
-        """Uninitialised ``[*lead, *inner, L]`` in memory order, e.g. lead (T, N), inner (C,)."""
-        return torch.empty((*lead, self.L, *inner) if self.channels_last else (*lead, *inner, self.L), dtype=dtype)
-
-    def shaped(self, s: Tensor | None, lead: int) -> Tensor | None:
-        """A tensor from :meth:`empty`, back in the caller's shape; ``lead`` counts its leading dimensions."""
-        if s is None:
-            return None
-        if not self.channels_last:
-            return s.reshape(*s.shape[:-1], *self.rest)
-        s = s.movedim(lead, -1)
-        return s.unflatten(-1, self.rest)
-
-
 def _address(tensor: Tensor | None) -> int | None:
     return None if tensor is None else tensor.data_ptr()
 
@@ -186,7 +145,7 @@ class CpuProvider:
             raise RuntimeError(f"provider cpu cannot run: {reason}")
         return library
 
-    def _call(self, p: Inputs, settings: Settings, layout: _Layout) -> tuple[_Call, list[Tensor | None]]:
+    def _call(self, p: Inputs, settings: Settings, layout: Layout) -> tuple[_Call, list[Tensor | None]]:
         """The part of the call that both directions share, and the tensors it points to."""
         dtype = state_dtype(p.x.dtype)
         given = [getattr(p, name) for name in _PARAMETERS]
@@ -227,7 +186,7 @@ class CpuProvider:
 
     @torch.no_grad()
     def forward(self, inputs: Inputs, settings: Settings) -> Outputs:
-        library, layout = self._library(), _Layout(inputs.x, settings)
+        library, layout = self._library(), Layout(inputs.x, settings)
         call, held = self._call(inputs, settings, layout)
         dtype = state_dtype(inputs.x.dtype)
         steps, entry, neuron = (layout.T, layout.N), (layout.N,), (layout.C,)
@@ -254,7 +213,7 @@ class CpuProvider:
         v: Tensor | None,
         u_sequence: Tensor | None,
     ) -> Gradients:
-        library, layout = self._library(), _Layout(inputs.x, settings)
+        library, layout = self._library(), Layout(inputs.x, settings)
         call, held = self._call(inputs, settings, layout)
         dtype = state_dtype(inputs.x.dtype)
         steps, entry = (layout.T, layout.N), (layout.N,)

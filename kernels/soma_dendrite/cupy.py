@@ -1,0 +1,245 @@
+"""The soma-dendrite pair on CUDA devices through CuPy: CUDA C++ compiled by NVRTC for the call's settings.
+
+The text (``csrc/soma_dendrite.cu``) shares the step and its derivatives with the CPU library. One thread runs one
+neuron with time inside and its states in registers. Tensors are passed as pointers, launched on the current stream of
+torch; nothing is copied. Backward recomputes a few steps at a time into registers, from checkpoints in scratch memory
+of bounded size; parameter gradients are summed per thread or block, and those sums by torch, so the same call gives the
+same bits.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import functools
+import re
+from collections.abc import Callable
+from pathlib import Path
+
+import torch
+from torch import Tensor
+
+from ..activations import ACTIVATIONS
+from ..surrogates import KINDS
+from .contract import Gradients, Inputs, Outputs, Settings, state_dtype
+from .layout import Layout
+
+__all__ = ["CupyProvider", "defines", "provider", "source"]
+
+THREADS = 128
+SLOTS = (2**14, 2**17)  # threads of a backward launch, at least and at most where checkpoints take memory
+CHECKPOINT_BYTES = 64 * 2**20
+_PARAMETERS = ("alpha", "gain", "offset", "strength", "direct", "theta", "threshold")
+_SCALARS = {torch.float32: "float", torch.float64: "double", torch.float16: "Half", torch.bfloat16: "Brain"}
+_RESETS = {"none": 0, "hard": 1, "soft": 2}
+_TIMINGS = {"at_once": 0, "next_step": 1, "snntorch": 2}
+
+# launcher(defines, kernel, blocks, arguments, device); an argument is an int (also a pointer) or a float
+Launcher = Callable[[tuple[str, ...], str, int, list[int | float], torch.device], None]
+
+
+@functools.cache
+def source(name: str = "soma_dendrite.cu") -> str:
+    """The CUDA text with its own headers written in, each once."""
+    folder, seen = Path(__file__).resolve().parent.parent / "csrc", {"math_cpu.h"}
+
+    def inline(match: re.Match[str]) -> str:
+        if match[1] in seen:
+            return ""
+        seen.add(match[1])
+        return expand((folder / match[1]).read_text())
+
+    def expand(text: str) -> str:
+        return re.sub(r'^#include "([\w.]+)"$', inline, text.replace("#pragma once\n", ""), flags=re.MULTILINE)
+
+    return expand((folder / name).read_text())
+
+
+def segment(branches: int) -> int:
+    """Steps whose states backward keeps in registers: about 50 numbers."""
+    return 8 if branches <= 4 else 4 if branches <= 8 else 2
+
+
+def defines(
+    settings: Settings, dtype: torch.dtype, g_dtype: torch.dtype, degree: int, by_channel: bool
+) -> tuple[str, ...]:
+    """The macros that fix everything static in a call, as compiler options."""
+    macros = {
+        "STATE": _SCALARS[state_dtype(dtype)],
+        "IO": _SCALARS[dtype],
+        "G_IO": _SCALARS[g_dtype],
+        "BRANCHES": settings.branches,
+        "FAN": settings.branches if settings.wiring == "fold" else 1,
+        "DEGREE": degree,
+        "ACTIVATION": ACTIVATIONS[settings.activation].index,
+        "RESET": _RESETS[settings.reset],
+        "TIMING": _TIMINGS[settings.timing],
+        "SURROGATE": KINDS[settings.surrogate].index,
+        "DETACH": int(settings.detach),
+        "STRICT": int(settings.strict),
+        "ONCE": int(settings.fire_once),
+        "RECORD": int(settings.record),
+        "SEGMENT": segment(settings.branches),
+        "THREADS": THREADS,
+        "BY_CHANNEL": int(by_channel),
+    }
+    return ("--std=c++17", *(f"-DSD_{name}={value}" for name, value in macros.items()))
+
+
+@functools.lru_cache(maxsize=256)
+def _kernel(options: tuple[str, ...], name: str, device: int):
+    import cupy
+
+    with cupy.cuda.Device(device):
+        return cupy.RawModule(code=source(), options=options).get_function(name)
+
+
+def _launch(
+    options: tuple[str, ...], name: str, blocks: int, arguments: list[int | float], device: torch.device
+) -> None:
+    import cupy
+
+    index = torch.cuda.current_device() if device.index is None else device.index
+    stream = torch.cuda.current_stream(index).cuda_stream
+    with cupy.cuda.Device(index), cupy.cuda.ExternalStream(stream, index):
+        _kernel(options, name, index)((blocks,), (THREADS,), tuple(arguments))
+
+
+def _address(tensor: Tensor | None) -> int:
+    return 0 if tensor is None else tensor.data_ptr()
+
+
+class CupyProvider:
+    """CUDA C++ through CuPy, for CUDA tensors of float32, float64, float16 and bfloat16.
+
+    Args:
+        launcher: runs a kernel; the default compiles with CuPy and launches on torch's current stream.
+    """
+
+    name = "cupy"
+
+    def __init__(self, launcher: Launcher = _launch) -> None:
+        self._launch = launcher
+
+    def why_not(self, device: torch.device, dtype: torch.dtype, settings: Settings) -> str | None:
+        if device.type != "cuda":
+            return f"it runs on CUDA tensors, and these are on {device}"
+        if dtype not in _SCALARS:
+            return f"it has no code for {dtype}; it runs {', '.join(str(d) for d in _SCALARS)}"
+        return _missing()
+
+    def _shared(self, p: Inputs, settings: Settings, layout: Layout) -> tuple[list[int | float], list[Tensor | None]]:
+        """The arguments both kernels start with, and the tensors they point to."""
+        dtype = state_dtype(p.x.dtype)
+        given = [getattr(p, name) for name in _PARAMETERS]
+        parameters = [None if q is None else q.to(dtype).contiguous() for q in given]
+        states = [layout.state(p.u, dtype), layout.state(p.v, dtype), layout.state(p.fired, dtype)]
+        x = layout.x
+        arguments: list[int | float] = [layout.T, x.shape[1], layout.C, x.shape[3], x.data_ptr(), *x.stride()]
+        arguments += [_address(q) for q in parameters]
+        arguments += [0 if q is None or q.shape[0] == 1 else q.stride(0) for q in parameters]
+        arguments += [float(settings.v_reset), float(settings.surrogate_a), float(settings.surrogate_b)]
+        arguments += [float(settings.clamp_low), float(settings.clamp_high)]
+        arguments += [_address(s) for s in states]
+        return arguments, [x, *parameters, *states]
+
+    @torch.no_grad()
+    def forward(self, inputs: Inputs, settings: Settings) -> Outputs:
+        layout, dtype = Layout(inputs.x, settings), state_dtype(inputs.x.dtype)
+        arguments, held = self._shared(inputs, settings, layout)
+        steps, entry, neuron = (layout.T, layout.N), (layout.N,), (layout.C,)
+        spikes, u = layout.empty(steps, neuron, inputs.x.dtype), layout.empty(entry, neuron, dtype)
+        v = layout.empty(entry, (layout.C, settings.branches), dtype) if settings.branches else None
+        fired = layout.empty(entry, neuron, dtype) if settings.fire_once else None
+        trace = layout.empty(steps, neuron, dtype) if settings.record else None
+        arguments += [_address(result) for result in (spikes, u, v, fired, trace)]
+        if u.numel():
+            options = defines(settings, inputs.x.dtype, inputs.x.dtype, inputs.theta.shape[1] - 1, False)
+            self._launch(options, "sd_forward", -(-u.numel() // THREADS), arguments, inputs.x.device)
+        del held
+        last = (layout.shaped(state, 1) for state in (u, v, fired))
+        return Outputs(layout.shaped(spikes, 2), *last, layout.shaped(trace, 2))
+
+    @torch.no_grad()
+    def backward(
+        self,
+        inputs: Inputs,
+        settings: Settings,
+        spikes: Tensor,
+        u: Tensor | None,
+        v: Tensor | None,
+        u_sequence: Tensor | None,
+    ) -> Gradients:
+        layout, dtype = Layout(inputs.x, settings), state_dtype(inputs.x.dtype)
+        arguments, held = self._shared(inputs, settings, layout)
+        branches, degree = settings.branches, inputs.theta.shape[1] - 1
+        if spikes.dtype not in (inputs.x.dtype, dtype):
+            spikes = spikes.to(dtype)
+        gs = layout.sequence(spikes)
+        g_trace = None if u_sequence is None else layout.sequence(u_sequence.to(dtype)).contiguous()
+        g_states = [layout.state(u, dtype), layout.state(v, dtype)]
+        gx = layout.empty((layout.T, layout.N), (layout.C * layout.fan,), inputs.x.dtype)
+        gu = layout.empty((layout.N,), (layout.C,), dtype)
+        gv = layout.empty((layout.N,), (layout.C, branches), dtype) if branches else None
+
+        entries, channels, positions = layout.x.shape[1], layout.C, layout.x.shape[3]
+        rows, segments = 4 * branches + degree + 3, -(-layout.T // segment(branches))
+        kept = (segments - 1) * (1 + branches + settings.fire_once)
+        slots = min(SLOTS[1], max(SLOTS[0], CHECKPOINT_BYTES // (dtype.itemsize * kept))) if kept else SLOTS[1]
+        by_channel = positions < 32
+        if by_channel:
+            across = -(-channels * positions // THREADS)
+            groups = max(1, min(entries, slots // max(1, across * THREADS)))
+            blocks, width = across * groups, channels * positions
+        else:
+            groups = max(1, min(-(-entries * positions // THREADS), slots // max(1, channels * THREADS)))
+            blocks, width = groups * channels, channels
+        partial = torch.empty((groups, rows, width), dtype=dtype, device=gx.device)
+        checkpoints = torch.empty(kept * blocks * THREADS, dtype=dtype, device=gx.device)
+        arguments += [gs.data_ptr(), *gs.stride(), _address(g_trace), *(_address(g) for g in g_states)]
+        arguments += [_address(t) for t in (gx, gu, gv, checkpoints, partial)] + [groups]
+        if gu.numel():
+            options = defines(settings, inputs.x.dtype, gs.dtype, degree, by_channel)
+            self._launch(options, "sd_backward", blocks, arguments, inputs.x.device)
+        else:
+            partial.zero_()
+        del held
+        sums = partial.double().sum(0)  # [rows, C * L] or [rows, C]
+        sums = sums.reshape(rows, channels, -1).sum(2) if by_channel else sums
+        return Gradients(
+            layout.shaped(gx, 2),
+            layout.shaped(gu, 1),
+            layout.shaped(gv, 1),
+            **_parameter_gradients(sums, inputs, settings),
+        )
+
+
+def _parameter_gradients(sums: Tensor, inputs: Inputs, settings: Settings) -> dict[str, Tensor | None]:
+    """The rows of ``sums [rows, C]``, in the order of ``_PARAMETERS``, in the parameters' shapes."""
+    sizes = [settings.branches] * 4 + [1, inputs.theta.shape[1], 1]
+    result: dict[str, Tensor | None] = {}
+    for name, part in zip(_PARAMETERS, sums.split(sizes), strict=True):
+        q = getattr(inputs, name)
+        if q is None:
+            result[name] = None
+            continue
+        part = part.sum(1, keepdim=True) if q.shape[0] == 1 else part
+        result[name] = part.T.reshape(q.shape).to(state_dtype(inputs.x.dtype))
+    return result
+
+
+@functools.cache
+def _missing() -> str | None:
+    """The reason CuPy cannot be used, or None."""
+    try:
+        import cupy
+    except ImportError as error:
+        return (
+            f"CuPy is not installed ({error}); install cupy-cuda12x or cupy-cuda13x, whichever CUDA torch was built for"
+        )
+    with contextlib.suppress(Exception):
+        if cupy.cuda.runtime.getDeviceCount() > 0:
+            return None
+    return "CuPy finds no CUDA device"
+
+
+provider = CupyProvider()
