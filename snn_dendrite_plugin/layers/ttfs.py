@@ -8,7 +8,7 @@ whose time equals the window's duration R has not fired. A spike at t stands for
 from __future__ import annotations
 
 import math
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor, nn
@@ -71,9 +71,29 @@ class _Emitter(nn.Module):
             times = torch.where(silent, window, torch.minimum(moved, window))
         return SpikeTimes(times, window)
 
-    def _count(self, outside: Tensor) -> None:
-        self.saturated += outside.sum()
-        self.seen += outside.numel()
+    def _count(self, outside: Tensor | None, number: int) -> None:
+        if outside is not None:
+            self.saturated += outside.sum()
+        self.seen += number
+
+
+class _Ramp(torch.autograd.Function):
+    """``window - min(relu(V), window)``, with as few passes over memory as the ReLU allows; the ReLU's gradient."""
+
+    @staticmethod
+    def forward(ctx, potential: Tensor, window: Tensor, clip: bool) -> Tensor:
+        ctx.clip = clip
+        ctx.save_for_backward(potential, window)
+        values = potential.clamp(min=0)
+        if clip:
+            values = torch.minimum(values, window)
+        return torch.sub(window, values, out=values)
+
+    @staticmethod
+    def backward(ctx, gradient: Tensor):
+        potential, window = ctx.saved_tensors
+        gradient = torch.ops.aten.threshold_backward(gradient, potential, 0).neg_()
+        return (gradient * (potential <= window) if ctx.clip else gradient), None, None
 
 
 class TTFSFire(_Emitter):
@@ -133,9 +153,12 @@ class TTFSFire(_Emitter):
         window = self.window.to(potential.dtype)
         if self.shorten != 1.0:
             window = window * self.shorten
+        clip = self.shorten != 1.0 or not (grows or self.observing)  # a window that has just grown holds everything
+        if clip and known(potential):
+            clip = not bool(potential.detach().amax() <= window)
         if not grows and not self.observing:
-            self._count(potential.detach() > window)
-        return self._send(window - torch.relu(potential).clamp(max=window), window)
+            self._count((potential.detach() > window) if clip else None, potential.numel())
+        return self._send(_Ramp.apply(potential, window, clip), window)
 
     def _apply(self, fn, recurse: bool = True):
         window = self.window
@@ -170,10 +193,10 @@ class TTFSEncode(_Emitter):
 
     def forward(self, x: Tensor) -> SpikeTimes:
         """Spike times of ``x [N, C, *]``."""
-        check_input(self, x)
-        scaled = (x - self.low) / (self.high - self.low)
-        self._count((scaled < 0) | (scaled > 1))
-        return self._send(1 - scaled.clamp(0, 1), torch.ones((), dtype=x.dtype, device=x.device))
+        scaled, inside = scale_input(self, x)
+        self._count(None if inside else (scaled < 0) | (scaled > 1), x.numel())
+        scaled = scaled if inside else scaled.clamp(0, 1)
+        return self._send(1 - scaled, torch.ones((), dtype=x.dtype, device=x.device))
 
     def extra_repr(self) -> str:
         return f"low={self.low:g}, high={self.high:g}"
@@ -186,13 +209,26 @@ def check_range(low: float, high: float) -> tuple[float, float]:
     return float(low), float(high)
 
 
-def check_input(layer: nn.Module, x: Tensor) -> None:
-    """Refuse what cannot be coded: integers, and NaN (looked for in eager mode)."""
+def scale_input(layer: Any, x: Tensor) -> tuple[Tensor, bool]:
+    """``(x - low) / (high - low)``, and whether it is known to lie in [0, 1]; refuses integers and NaN.
+
+    NaN and the range are looked for in eager mode, in one pass; under torch.compile nothing is known.
+    """
     if not isinstance(x, Tensor) or not x.is_floating_point():
         found = x.dtype if isinstance(x, Tensor) else type(x).__name__
         raise TypeError(f"{type(layer).__name__} got an input of {found}; it takes a floating point tensor")
-    if not torch.compiler.is_compiling() and bool(x.isnan().any()):
+    scaled = x if (layer.low, layer.high) == (0.0, 1.0) else (x - layer.low) / (layer.high - layer.low)
+    if torch.compiler.is_compiling() or x.numel() == 0:
+        return scaled, False
+    low, high = (float(end) for end in scaled.detach().aminmax())
+    if math.isnan(low):
         raise ValueError(f"{type(layer).__name__} got an input with NaN, which no spike time can stand for")
+    return scaled, low >= 0 and high <= 1
+
+
+def known(x: Tensor) -> bool:
+    """Whether looking at a value costs nothing: eager mode, on the CPU."""
+    return not torch.compiler.is_compiling() and x.device.type == "cpu"
 
 
 class TTFSDecode(nn.Module):

@@ -16,7 +16,7 @@ from torch.nn import functional as F
 from ..kernels.soma_dendrite.contract import state_dtype
 from ..kernels.ttfs import Settings
 from ..kernels.ttfs.reference import bins, charge, emit
-from .ttfs import check_input, check_range
+from .ttfs import check_range, scale_input
 
 __all__ = ["TTFSEncoder", "TTFSReadout", "TTFSSpikeDecoder", "TTFSSpikeMaxPool", "TTFSSpikeScale"]
 
@@ -95,11 +95,11 @@ class TTFSEncoder(_Clocked):
 
     @torch.no_grad()
     def _scaled(self, x: Tensor) -> Tensor:
-        check_input(self, x)
-        scaled = (x.to(state_dtype(x.dtype)) - self.low) / (self.high - self.low)
-        self.saturated += ((scaled < 0) | (scaled > 1)).sum()
+        scaled, inside = scale_input(self, x)
+        if not inside:
+            self.saturated += ((scaled < 0) | (scaled > 1)).sum()
         self.seen += x.numel()
-        return scaled
+        return scaled.to(state_dtype(x.dtype))
 
     def forward(self, x: Tensor) -> Tensor:
         if self.step_mode == "m":
