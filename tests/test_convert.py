@@ -134,6 +134,33 @@ def test_revert_restores_modules_bits_and_settings():
         sdp.report(model)
 
 
+def test_revert_of_a_part():
+    model = sdp.convert(network(), branches=2)
+    sdp.revert(model[1])
+    assert [line.name for line in sdp.report(model).converted] == ["4"]
+    assert sdp.report(model).parameters_after == sum(p.numel() for p in model.parameters())
+    sdp.revert(model)
+    assert type(model[4]) is Point
+
+
+def test_a_neuron_that_does_not_run_is_noted():
+    model = network()
+    model[1].heads["c"] = Point()
+    line = sdp.report(sdp.convert(model, example_input=drive())).converted[-2]
+    assert (line.name, line.flips, line.notes) == ("1.heads.c", None, ("did not run on the example",))
+
+
+@pytest.mark.filterwarnings("ignore:.*torch.jit.script")
+def test_wrapped_models_are_refused():
+    class FSDPNet(nn.Sequential):
+        """fully_shard() renames the class of what it wraps like this."""
+
+    with pytest.raises(ValueError, match="FSDPNet, which fixes its parameters: convert before wrapping"):
+        sdp.convert(FSDPNet(Point()))
+    with pytest.raises(ValueError, match="convert before wrapping"):
+        sdp.convert(nn.Sequential(torch.jit.script(nn.Linear(2, 2)), Point()))
+
+
 def test_revert_follows_dtype_and_copies():
     model = nn.Sequential(nn.Linear(5, 5), LearnedPoint())
     sdp.convert(model, to="LNM", learn_theta=False)

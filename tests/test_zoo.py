@@ -223,6 +223,38 @@ def test_nodes_carry_over(make, step_mode, to):
         assert ours.surrogate_function is not theirs.surrogate_function
 
 
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        {"activation": "mexican_hat", "branches": 1},
+        {"activation": "sigmoid", "learn_alpha": True, "alpha": [0.2, 0.9], "branches": 2},
+        {"degree": 3},
+        {"per_channel": True},
+        {"per_channel": True, "wiring": "partition", "learn_alpha": True, "degree": 2},
+        {"per_channel": True, "wiring": "expand"},
+        {
+            "wiring": "partition",
+            "learn_gain": True,
+            "gain": 0.5,
+            "offset": 0.1,
+            "strength_init": [0.0, 0.0],
+            "branches": 2,
+        },
+        {"to": "LNM", "per_channel": True, "degree": 5, "clamp": (-5, 5)},
+        {"v_threshold": 1.0, "tau": 2.0, "surrogate_function": surrogate.ATan()},
+    ],
+    ids=str,
+)
+def test_arguments_that_keep_the_function(arguments):
+    model, x = zoo.make("DVSGestureNet")
+    report = sdp.report(sdp.convert(model, example_input=x, **arguments))
+    assert report.flips == 0
+    assert report.output_difference < 1e-9
+    assert report.parameters_after == sum(p.numel() for p in model.parameters())
+    if "wiring" in arguments:
+        assert sum(line.wiring == arguments["wiring"] for line in report.converted) > 5
+
+
 def test_step_mode_set_since_comes_back():
     model = sdp.convert(nn.Sequential(layer.Linear(3, 3), neuron.LIFNode()))
     functional.set_step_mode(model, "m")

@@ -22,6 +22,7 @@ from .surgery import (
     Swap,
     active_adapters,
     count_parameters,
+    find_modules,
     find_neurons,
     forget,
     has_lazy,
@@ -115,8 +116,9 @@ def convert(
     if calibration is not None:
         raise ValueError(f"calibration is given, which only to='TTFS' uses; to is {to!r}")
     for module in model.modules():
-        if isinstance(module, (nn.parallel.DistributedDataParallel, torch.jit.ScriptModule)):
-            kind = type(module).__name__
+        kind = type(module).__name__
+        sharded = kind.startswith(("FullySharded", "FSDP"))
+        if sharded or isinstance(module, (nn.parallel.DistributedDataParallel, torch.jit.ScriptModule)):
             raise ValueError(f"model contains {kind}, which fixes its parameters: convert before wrapping")
     model_class = spec.load()
     given = _wiring_arguments(model_class, to, wiring, example_input, neuron_arguments)
@@ -350,7 +352,12 @@ def _compare(
         spikes, flips = compared if compared is not None else (None, None)
         lazy = has_lazy(item.node)
         parameters = None if lazy else count_parameters(item.node)
-        lines.append(dataclasses.replace(item.line, spikes=spikes, flips=flips, parameters_after=parameters))
+        notes = (
+            item.line.notes if before.spikes.get(item.found.name) else (*item.line.notes, "did not run on the example")
+        )
+        lines.append(
+            dataclasses.replace(item.line, spikes=spikes, flips=flips, parameters_after=parameters, notes=notes)
+        )
     difference = before.output_difference(after)
     return dataclasses.replace(
         summary, converted=tuple(lines), parameters_after=count_parameters(model), output_difference=difference
@@ -395,5 +402,16 @@ def report(model: nn.Module) -> ConversionReport:
         raise TypeError(f"model is {type(model).__name__}; it must be a torch.nn.Module")
     for module in model.modules():  # the model itself comes first, then a part of it that was converted alone
         if REPORT_KEY in vars(module):
-            return vars(module)[REPORT_KEY]
+            return _current(module, vars(module)[REPORT_KEY])
     raise ValueError(f"model {type(model).__name__} was not converted: there is no report")
+
+
+def _current(model: nn.Module, told: Any) -> Any:
+    """The report without the neurons that were reverted since, as part of a part of the model."""
+    if not isinstance(told, ConversionReport):
+        return told
+    here = {item.name for item in find_modules(model) if replaced(item.module) is not None}
+    kept = tuple(line for line in told.converted if line.name in here)
+    if len(kept) == len(told.converted):
+        return told
+    return dataclasses.replace(told, converted=kept, parameters_after=count_parameters(model))
