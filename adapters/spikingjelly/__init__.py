@@ -41,7 +41,7 @@ class SpikingJellyAdapter(HostAdapter):
     def is_neuron(self, module: nn.Module) -> bool:
         from spikingjelly.activation_based import base, neuron
 
-        if isinstance(module, (neuron.BaseNode, neuron.SimpleBaseNode)):
+        if isinstance(module, (neuron.BaseNode, getattr(neuron, "SimpleBaseNode", neuron.BaseNode))):
             return True
         return type(module).__module__.startswith(neuron.__name__) and isinstance(
             module, (base.MemoryModule, base.StepModule)
@@ -67,6 +67,8 @@ class SpikingJellyAdapter(HostAdapter):
         }
         if hasattr(module, "store_v_seq"):
             arguments["store_v_seq"] = module.store_v_seq
+        if getattr(module, "backend", "torch") != "torch":  # before 2.0, where "torch" is the default and says nothing
+            arguments["backend"] = module.backend
         if name == "ParametricLIFNode":
             arguments["tau"] = 1 / module.w.detach().double().sigmoid().item()
             arguments["decay_input"] = module.decay_input

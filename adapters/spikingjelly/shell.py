@@ -9,13 +9,14 @@ from collections.abc import Callable
 from typing import Any
 
 import torch
-from spikingjelly.activation_based import neuron, surrogate
+from spikingjelly.activation_based import surrogate
 from torch import Tensor, nn
 
 from ...kernels.soma_dendrite.contract import state_dtype
 from ...neurons.base import Firing, NeuronModel
 from ..base import accepts, merged_signature, split_arguments
 from . import new_node
+from .compat import HOST_OPTIONS, NodeBase
 from .surrogates import read_surrogate
 
 __all__ = ["PluginNode", "node_class"]
@@ -24,7 +25,7 @@ log = logging.getLogger("snn_dendrite_plugin")
 _said: set[type] = set()
 
 
-class PluginNode(neuron.BaseNode):
+class PluginNode(NodeBase):
     """A registered neuron model as a SpikingJelly node; subclasses name the model. See :func:`node_class`."""
 
     model_class: type[NeuronModel]
@@ -44,6 +45,7 @@ class PluginNode(neuron.BaseNode):
         **model_options: Any,
     ) -> None:
         name, model_class = type(self).__name__, self.model_class
+        versions = {p.name: model_options.pop(p.name) for p in HOST_OPTIONS if p.name in model_options}
         options = split_arguments(model_class, model_options, _HOST_SIGNATURE.parameters, name)
         leaky = accepts(model_class, "beta")
         if leaky:
@@ -60,6 +62,7 @@ class PluginNode(neuron.BaseNode):
             detach_reset=bool(detach_reset),
             step_mode=step_mode,
             store_v_seq=store_v_seq,
+            **versions,
         )
         if isinstance(v_threshold, Tensor):  # a learned or per-channel threshold, which BaseNode's own check refuses
             if isinstance(v_threshold, nn.Parameter):
@@ -164,7 +167,7 @@ class PluginNode(neuron.BaseNode):
 _HOST_SIGNATURE = inspect.Signature(
     [
         p.replace(kind=inspect.Parameter.KEYWORD_ONLY)
-        for p in inspect.signature(PluginNode.__init__).parameters.values()
+        for p in (*inspect.signature(PluginNode.__init__).parameters.values(), *HOST_OPTIONS)
         if p.name != "self" and p.kind is p.KEYWORD_ONLY
     ]
 )

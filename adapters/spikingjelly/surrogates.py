@@ -8,11 +8,11 @@ from torch import Tensor
 
 from ...kernels.surrogates import Surrogate
 
-__all__ = ["read_surrogate"]
+__all__ = ["TABLE", "read_surrogate"]
 
 _MODULES = ("spikingjelly.activation_based.surrogate", "spikingjelly.clock_driven.surrogate")
 # class -> kind of the table, attributes in the table's order
-_KINDS: dict[str, tuple[str, tuple[str, ...]]] = {
+TABLE: dict[str, tuple[str, tuple[str, ...]]] = {
     "Sigmoid": ("sigmoid", ("alpha",)),
     "ATan": ("atan", ("alpha",)),
     "PiecewiseQuadratic": ("piecewise_quadratic", ("alpha",)),
@@ -40,9 +40,9 @@ def read_surrogate(function: Any) -> Surrogate | None:
     is a tensor; such a surrogate runs through the reference path.
     """
     cls = type(function)
-    if cls.__module__ not in _MODULES or cls.__name__ not in _KINDS or not getattr(function, "spiking", True):
+    if cls.__module__ not in _MODULES or cls.__name__ not in TABLE or not getattr(function, "spiking", True):
         return None
-    kind, attributes = _KINDS[cls.__name__]
+    kind, attributes = TABLE[cls.__name__]
     values = [getattr(function, name, None) for name in attributes]
     if any(value is None or isinstance(value, Tensor) for value in values):
         return None
