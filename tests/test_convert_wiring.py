@@ -85,6 +85,23 @@ def test_partition_has_the_same_multiply_adds(make, shape, axis):
     assert count(partitioned(layer, 4)) == count(layer) > 0
 
 
+@pytest.mark.parametrize("make", [lambda: nn.Linear(8, 4), lambda: nn.Conv1d(8, 4, 1)])
+def test_autocast_as_the_layer_itself(make):
+    layer, x = make(), torch.rand(3, 8, 8)
+    with torch.autocast("cpu", torch.bfloat16):
+        assert partitioned(layer, 2)(x).dtype == layer(x).dtype == torch.bfloat16
+
+
+@pytest.mark.parametrize("training", [True, False])
+def test_rewritten_layers_compile_without_breaks(training):
+    torch.manual_seed(0)
+    model = nn.Sequential(nn.Conv2d(4, 8, 3), nn.BatchNorm2d(8)).double().train(training)
+    split = nn.Sequential(partitioned(model[0], 4), BranchedBatchNorm(model[1], 4))
+    x = torch.rand(2, 4, 6, 6, dtype=torch.float64)
+    expected = copy.deepcopy(split)(x)
+    torch.testing.assert_close(torch.compile(split, backend="aot_eager", fullgraph=True)(x), expected)
+
+
 def test_partition_takes_sequences_and_needs_even_groups():
     conv = nn.Conv2d(4, 2, 3)
     x = torch.rand(3, 2, 4, 5, 5)

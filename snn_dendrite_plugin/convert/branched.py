@@ -48,7 +48,7 @@ class PartitionedLinear(nn.Module):
         weight = self.weight.unflatten(1, (self.branches, -1))  # [C_out, B, C_in / B]
         y = torch.einsum("...bi,obi->...ob", x.unflatten(-1, (self.branches, -1)), weight)
         if self.bias is not None:
-            y = y + (self.bias / self.branches).unsqueeze(1)
+            y = y + (self.bias / self.branches).to(y.dtype).unsqueeze(1)  # autocast: y may be half
         return y.flatten(-2)
 
     def extra_repr(self) -> str:
