@@ -28,7 +28,7 @@ if TYPE_CHECKING:
 
 __all__ = ["CheckpointError", "command", "convert_checkpoint", "load_network"]
 
-# Modules whose subclasses of nn.Module may be unpickled. Each was looked through for constructors with side effects.
+# Modules whose subclasses of nn.Module may be unpickled: none of their constructors reads, writes or runs anything.
 _MODULE_CLASSES = (
     "torch.nn.modules",
     "spikingjelly.activation_based.layer",
@@ -41,6 +41,7 @@ _MODULE_CLASSES = (
     "snn_dendrite_plugin.layers",
     "snn_dendrite_plugin.neurons",
 )
+_GENERATORS = "spikingjelly.activation_based.neuron.flexsn"  # except these, which write code for a kernel and load it
 # What else networks refer to, by name.
 _OTHERS = frozenset(
     {
@@ -260,7 +261,7 @@ def _module_class(name: str) -> type | None:
     """The subclass of nn.Module called ``name`` in one of the modules that are known, or None."""
     import torch
 
-    if not any(name.startswith(f"{prefix}.") for prefix in _MODULE_CLASSES):
+    if name.startswith(_GENERATORS) or not any(name.startswith(f"{prefix}.") for prefix in _MODULE_CLASSES):
         return None
     value = _resolve(name)
     return value if isinstance(value, type) and issubclass(value, torch.nn.Module) else None

@@ -150,6 +150,15 @@ def test_refusal_names_what_is_not_known(tmp_path):
         load_network(tmp_path / "in.pt")
 
 
+def test_classes_that_generate_code_are_refused(tmp_path):
+    cls = getattr(neuron, "FlexSN", None)
+    if cls is None:
+        pytest.skip("this SpikingJelly has no FlexSN")
+    torch.save({"model": network(), "extra": cls.__new__(cls)}, tmp_path / "in.pt")
+    with pytest.raises(CheckpointError, match=r"contains spikingjelly\.activation_based\.neuron\.flexsn\S*\.FlexSN"):
+        load_network(tmp_path / "in.pt")
+
+
 def test_unsafe_loads_with_a_warning(tmp_path):
     touched = tmp_path / "touched"
     torch.save({"model": network(), "extra": Calls(os.system, f"touch {touched}")}, tmp_path / "in.pt")
