@@ -8,6 +8,7 @@ read through their strides; they are copied only if their positions cannot be nu
 
 from __future__ import annotations
 
+import contextlib
 import functools
 import importlib.util
 import math
@@ -23,6 +24,7 @@ from .contract import Gradients, Inputs, Outputs, Settings, dimensions
 __all__ = ["TritonProvider", "provider"]
 
 OLDEST_TRITON = (3, 3)  # tuples inside kernels
+OLDEST_CAPABILITY = (8, 0)
 MOST_BRANCHES = 16  # code and registers grow with every branch
 WARPS = 4
 BLOCK = 128  # one neuron per thread: a segment of states must fit into its registers
@@ -234,7 +236,7 @@ def _run(kernel: Any, programs: int, arguments: tuple[Any, ...], options: dict[s
 
 
 def _on(device: torch.device) -> Any:
-    return torch.cuda.device(device) if device.type == "cuda" else torch.no_grad()
+    return torch.cuda.device(device) if device.type == "cuda" else contextlib.nullcontext()
 
 
 class TritonProvider:
@@ -253,6 +255,10 @@ class TritonProvider:
             return f"dtype is {dtype}; the triton kernels take {', '.join(str(d) for d in DTYPES)}"
         if settings.branches > MOST_BRANCHES:
             return f"branches is {settings.branches}; the triton kernels hold at most {MOST_BRANCHES} in registers"
+        if device.type == "cuda" and torch.version.cuda and torch.cuda.is_available():
+            capability = torch.cuda.get_device_capability(device)
+            if capability < OLDEST_CAPABILITY:
+                return f"{device} has compute capability {capability}; triton needs {OLDEST_CAPABILITY} or newer"
         reason = _missing()
         if reason is None and device.type == "cpu" and not _interpreted():
             reason = "TRITON_INTERPRET=1 was set after triton was imported; set it before"
