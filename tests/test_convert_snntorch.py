@@ -199,3 +199,18 @@ def test_replaced_neurons_leave_the_hosts_list():
     sdp.revert(net)
     listed = {id(neuron) for neuron in snn.SpikingNeuron.instances}
     assert all(id(neuron) in listed for neuron in old)
+
+
+def test_other_hosts_leave_the_model_alone(monkeypatch):
+    pytest.importorskip("spikingjelly.activation_based.neuron")
+    from snn_dendrite_plugin.adapters.spikingjelly import adapter
+
+    def fail(root):
+        raise AssertionError("not a model of this host")
+
+    monkeypatch.setattr(adapter, "before_swap", fail)
+    monkeypatch.setattr(adapter, "after_swap", fail)
+    net = sdp.convert(
+        sequential(cast=nn.Identity), to="Dendritic", example_input=lambda net: over_time(net, images(torch.float32))
+    )
+    assert type(sdp.revert(net)[2]) is snn.Leaky

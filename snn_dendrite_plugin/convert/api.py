@@ -27,6 +27,7 @@ from .surgery import (
     forget,
     has_lazy,
     hook_notes,
+    owners,
     place_of,
     reference_notes,
     replaced,
@@ -126,6 +127,7 @@ def convert(
     adapters = active_adapters()
     neurons = find_neurons(model, adapters)
     chosen, skipped = _choose(model, spec, neurons, include, exclude, adapters)
+    adapters = owners(neurons, adapters)
     before = _run(model, example_input, chosen, adapters) if example_input is not None else None
     rewirings = _rewirings(model, example_input, chosen, wiring, given, adapters)
     exchanges = [_build(model, spec, model_class, item, start, wiring, given, rewirings, adapters) for item in chosen]

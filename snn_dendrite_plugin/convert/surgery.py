@@ -147,6 +147,12 @@ def find_neurons(root: nn.Module, adapters: dict[str, Any]) -> list[Found]:
     return neurons
 
 
+def owners(neurons: Iterable[Found], adapters: dict[str, Any]) -> dict[str, Any]:
+    """Those adapters whose neurons these are: no other host gets its hands on the model."""
+    found = [item.adapter for item in neurons]
+    return {name: adapter for name, adapter in adapters.items() if any(adapter is owner for owner in found)}
+
+
 def select(what: str, chosen: Any, neurons: Iterable[Found]) -> list[tuple[Any, list[Found]]]:
     """The neurons that each of the user's selectors accepts: ``(selector, neurons)`` pairs.
 

@@ -10,7 +10,9 @@ from .surgery import (
     Swap,
     active_adapters,
     find_modules,
+    find_neurons,
     forget,
+    owners,
     place_of,
     replaced,
     reset_states,
@@ -46,6 +48,7 @@ def revert(model: nn.Module) -> nn.Module:
             f"model {type(model).__name__} has no module that convert() put there: there is nothing to revert"
         )
     adapters = active_adapters()
+    adapters = owners(find_neurons(model, adapters), adapters)
     reset_states(model, adapters)
     swap = Swap(model)
     for item in converted:
