@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from .convert.api import ConversionReport, convert, report, revert
     from .kernels.providers import use_provider
     from .neurons.base import Firing, NeuronModel
+    from .neurons.finite import check_finite
 
     __version__: str
 
@@ -30,6 +31,7 @@ __all__ = [
     "NeuronModel",
     "__version__",
     "activate",
+    "check_finite",
     "convert",
     "deactivate",
     "hookimpl",
@@ -40,6 +42,7 @@ __all__ = [
 
 _HOMES = {
     "ConversionReport": ".convert.api",
+    "check_finite": ".neurons.finite",
     "Firing": ".neurons.base",
     "NeuronModel": ".neurons.base",
     "report": ".convert.api",

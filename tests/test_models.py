@@ -257,3 +257,20 @@ def test_what_is_kept_of_fixed_parameters_follows_every_change_to_them():
     assert copy.deepcopy(model)._kept == {}
     with torch.inference_mode():
         assert torch.equal(DendSN(branches=2, strength_init=0.5).run(x)[0], before)
+
+
+def test_check_finite_names_the_layer_whose_potential_diverges():
+    from snn_dendrite_plugin import check_finite
+
+    net = torch.nn.ModuleDict({"calm": LNM(), "wild": LNM(theta=[0.0, 0.5, -4.0, 8.0])})
+    x = torch.full((20, 1, 3), -3.0)
+    spikes, (v,) = net["wild"].run(x)
+    assert not torch.isfinite(v).any()
+    assert spikes.sum() == 0  # silently
+    with check_finite(net):
+        net["calm"].run(x)
+        with pytest.raises(FloatingPointError, match=r"layer 'wild' \(LNM\): 3 of 3 values of its state 'v'"):
+            net["wild"].run(x)
+    net["wild"].run(x)
+    with pytest.raises(ValueError, match="has no neuron"), check_finite(torch.nn.Linear(2, 2)):
+        pass

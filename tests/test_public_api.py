@@ -18,6 +18,7 @@ PUBLIC = {
     "NeuronModel",
     "__version__",
     "activate",
+    "check_finite",
     "convert",
     "deactivate",
     "hookimpl",

@@ -137,6 +137,7 @@ class NeuronModel(nn.Module):
     """
 
     states: Mapping[str, float] = {"v": 0.0}
+    watched: str | None = None  # the layer's name while check_finite is on
 
     def state_names(self, firing: Firing) -> tuple[str, ...]:
         """Names of the states a call carries: the model's, and ``fired`` last when ``firing.fire_once``."""
@@ -189,8 +190,21 @@ class NeuronModel(nn.Module):
             s, states = self.advance(x, states, firing)
             spikes.append(s)
             trace.append(states[0])
+        self.refuse_nonfinite(states)
         out = (torch.stack(spikes), states)
         return (*out, torch.stack(trace)) if record else out
+
+    def refuse_nonfinite(self, states: States) -> None:
+        """Raise where a state is NaN or infinite while ``check_finite`` is on."""
+        if self.watched is None:
+            return
+        for name, state in zip((*self.states, "fired"), states, strict=False):
+            if not bool(torch.isfinite(state).all()):
+                count = int((~torch.isfinite(state)).sum())
+                raise FloatingPointError(
+                    f"layer {self.watched!r} ({type(self).__name__}): {count} of {state.numel()} values of its state "
+                    f"{name!r} are NaN or infinite"
+                )
 
     def run(self, x_seq: Tensor, states: States | None = None, firing: Firing | None = None) -> tuple[Tensor, States]:
         """:meth:`sequence` from the reset states (or the given ones) with a default :class:`Firing`."""

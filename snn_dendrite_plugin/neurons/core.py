@@ -231,6 +231,7 @@ class SomaDendriteModel(NeuronModel):
         )
         out = soma_dendrite(inputs, settings, None if table else firing.surrogate)
         new = tuple(s for s in (out.u, out.v, out.fired) if s is not None)
+        self.refuse_nonfinite(new)
         spikes, trace = out.spikes, out.u_sequence
         if lift:
             spikes = spikes.reshape(spikes.shape[0], *spikes.shape[1 + lift :])

@@ -1,0 +1,47 @@
+"""A check, off by default, that no potential becomes NaN or infinite unnoticed."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Iterator
+
+from torch import nn
+
+from .base import NeuronModel
+
+__all__ = ["check_finite"]
+
+
+@contextlib.contextmanager
+def check_finite(model: nn.Module) -> Iterator[None]:
+    """Inside the ``with`` block, a neuron of ``model`` whose state becomes NaN or infinite raises and names its layer.
+
+    A NaN potential never reaches the threshold, so the neuron just falls silent and the loss stays finite: LNM without
+    ``clamp`` can end that way. The check reads every state back once per forward pass, which on a GPU waits for it.
+
+    Args:
+        model: a network with neurons of this package, in any host, or a :class:`NeuronModel`.
+
+    Raises:
+        ValueError: no such neuron in ``model``.
+        FloatingPointError: at the forward pass; says layer, neuron model, state and how many values.
+
+    Example::
+
+        >>> import torch, snn_dendrite_plugin as sdp
+        >>> from spikingjelly.activation_based import neuron
+        >>> net = torch.nn.Sequential(torch.nn.Linear(4, 3), neuron.LNM())
+        >>> with sdp.check_finite(net):
+        ...     spikes = net(torch.rand(2, 4))
+    """
+    found = [(name, module) for name, module in model.named_modules() if isinstance(module, NeuronModel)]
+    if not found:
+        raise ValueError(f"model {type(model).__name__} has no neuron of snn_dendrite_plugin to check")
+    before = [module.watched for _, module in found]
+    for name, module in found:
+        module.watched = name.removesuffix("model").rstrip(".") or type(module).__name__
+    try:
+        yield
+    finally:
+        for (_, module), value in zip(found, before, strict=True):
+            module.watched = value
