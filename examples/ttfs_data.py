@@ -1,4 +1,4 @@
-"""Images for the TTFS examples: MNIST where SNN_DENDRITE_DATA points to a folder with mnist10k.npz, else small digits."""
+"""Images for the TTFS examples: MNIST where SNN_DENDRITE_DATA names a folder with mnist10k.npz, else small digits."""
 
 from __future__ import annotations
 
