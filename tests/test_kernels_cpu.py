@@ -13,6 +13,7 @@ import torch
 from hypothesis import HealthCheck, given, settings
 from kernel_cases import Case, cases, check, make_case, random_case
 
+from snn_dendrite_plugin.kernels import library as library_module
 from snn_dendrite_plugin.kernels.activations import ACTIVATIONS
 from snn_dendrite_plugin.kernels.soma_dendrite import cpu
 from snn_dendrite_plugin.kernels.soma_dendrite.contract import Inputs, Settings
@@ -193,7 +194,7 @@ def test_why_not_names_the_reason(monkeypatch):
 
 
 def test_missing_library_says_what_to_install(monkeypatch, tmp_path):
-    monkeypatch.setattr(cpu, "__file__", str(tmp_path / "soma_dendrite" / "cpu.py"))
+    monkeypatch.setattr(library_module, "FOLDER", tmp_path)
     library, reason = cpu._load.__wrapped__()
     assert library is None
     assert "C++ compiler" in reason

@@ -11,20 +11,18 @@ from __future__ import annotations
 
 import ctypes
 import functools
-from pathlib import Path
 
 import torch
 from torch import Tensor
 
 from ..activations import ACTIVATIONS
+from ..library import LEVELS, SCALARS, load
 from ..surrogates import KINDS
 from .contract import Gradients, Inputs, Outputs, Settings, state_dtype
 from .layout import Layout
 
 __all__ = ["CpuProvider", "provider"]
 
-LEVELS = ("baseline", "avx2", "avx512")  # instruction sets, in the library's order
-_SCALARS = {torch.float32: 0, torch.float64: 1, torch.float16: 2, torch.bfloat16: 3}
 _RESETS = {"none": 0, "hard": 1, "soft": 2}
 _TIMINGS = {"at_once": 0, "next_step": 1, "snntorch": 2}
 _PARAMETERS = ("alpha", "gain", "offset", "strength", "direct", "theta", "threshold")
@@ -68,45 +66,9 @@ class _Call(ctypes.Structure):
     _fields_ = _fields()
 
 
-def _openmp() -> int | None:
-    """Address of ``GOMP_parallel`` in the OpenMP runtime torch runs on: a second runtime would compete with it."""
-    try:
-        lines = Path("/proc/self/maps").read_text().splitlines()
-    except OSError:
-        return None
-    paths = {line.split(maxsplit=5)[5] for line in lines if line.count("/") and ".so" in line}
-    runtimes = sorted(path for path in paths if Path(path).name.startswith(("libgomp", "libiomp5", "libomp")))
-    root = str(Path(torch.__file__).parent)
-    for path in sorted(runtimes, key=lambda path: not path.startswith(root)):
-        try:
-            return ctypes.cast(ctypes.CDLL(path).GOMP_parallel, ctypes.c_void_p).value
-        except (OSError, AttributeError):
-            continue
-    return None
-
-
 @functools.cache
 def _load() -> tuple[ctypes.CDLL | None, str]:
-    """The library, or None and the reason."""
-    folder = Path(__file__).resolve().parent.parent
-    reason = (
-        f"the compiled library (_cpu*.so in {folder}) is missing: no working C++ compiler was found when the package "
-        "was installed; install one (g++ or clang++) and reinstall from source"
-    )
-    for path in sorted(folder.glob("_cpu*.so")):
-        try:
-            library = ctypes.CDLL(str(path))
-            library.sd_call_size.restype = ctypes.c_int64
-            if library.sd_call_size() != ctypes.sizeof(_Call):
-                raise OSError("it belongs to another version of this package; reinstall")
-        except (OSError, AttributeError) as error:
-            reason = f"the compiled library {path} does not load: {error}"
-            continue
-        library.sd_forward.argtypes = library.sd_backward.argtypes = [ctypes.c_void_p]
-        library.sd_use_openmp.argtypes = [ctypes.c_void_p]
-        library.sd_use_openmp(_openmp())
-        return library, ""
-    return None, reason
+    return load("sd", _Call)
 
 
 def _address(tensor: Tensor | None) -> int | None:
@@ -134,8 +96,8 @@ class CpuProvider:
     def why_not(self, device: torch.device, dtype: torch.dtype, settings: Settings) -> str | None:
         if device.type != "cpu":
             return f"it runs on CPU tensors, and these are on {device}"
-        if dtype not in _SCALARS:
-            return f"it has no code for {dtype}; it runs {', '.join(str(d) for d in _SCALARS)}"
+        if dtype not in SCALARS:
+            return f"it has no code for {dtype}; it runs {', '.join(str(d) for d in SCALARS)}"
         library, reason = _load()
         return None if library is not None else reason
 
@@ -167,7 +129,7 @@ class CpuProvider:
             strict=settings.strict,
             detach=settings.detach,
             fire_once=settings.fire_once,
-            io=_SCALARS[p.x.dtype],
+            io=SCALARS[p.x.dtype],
             threads=torch.get_num_threads(),
             level=self._level,
             v_reset=settings.v_reset,
@@ -222,7 +184,7 @@ class CpuProvider:
         gs = layout.sequence(spikes)
         g_trace = None if u_sequence is None else layout.sequence(u_sequence.to(dtype)).contiguous()
         g_states = [layout.state(u, dtype), layout.state(v, dtype)]
-        call.g_io, call.g_spikes = _SCALARS[gs.dtype], gs.data_ptr()
+        call.g_io, call.g_spikes = SCALARS[gs.dtype], gs.data_ptr()
         call.gs_t, call.gs_n, call.gs_c, call.gs_l = gs.stride()
         call.g_u_sequence, call.g_u, call.g_v = _address(g_trace), _address(g_states[0]), _address(g_states[1])
         gx = layout.empty(steps, (layout.C * layout.fan,), inputs.x.dtype)
