@@ -9,15 +9,10 @@ same bits.
 
 from __future__ import annotations
 
-import contextlib
-import functools
-import re
-from collections.abc import Callable
-from pathlib import Path
-
 import torch
 from torch import Tensor
 
+from .. import nvrtc
 from ..activations import ACTIVATIONS
 from ..surrogates import KINDS
 from .contract import Gradients, Inputs, Outputs, Settings, state_dtype
@@ -29,29 +24,13 @@ THREADS = 128
 SLOTS = (2**14, 2**17)  # threads of a backward launch, at least and at most where checkpoints take memory
 CHECKPOINT_BYTES = 64 * 2**20
 _PARAMETERS = ("alpha", "gain", "offset", "strength", "direct", "theta", "threshold")
-_SCALARS = {torch.float32: "float", torch.float64: "double", torch.float16: "Half", torch.bfloat16: "Brain"}
 _RESETS = {"none": 0, "hard": 1, "soft": 2}
 _TIMINGS = {"at_once": 0, "next_step": 1, "snntorch": 2}
 
-# launcher(defines, kernel, blocks, arguments, device); an argument is an int (also a pointer) or a float
-Launcher = Callable[[tuple[str, ...], str, int, list[int | float], torch.device], None]
 
-
-@functools.cache
-def source(name: str = "soma_dendrite.cu") -> str:
-    """The CUDA text with its own headers written in, each once."""
-    folder, seen = Path(__file__).resolve().parent.parent / "csrc", {"math_cpu.h"}
-
-    def inline(match: re.Match[str]) -> str:
-        if match[1] in seen:
-            return ""
-        seen.add(match[1])
-        return expand((folder / match[1]).read_text())
-
-    def expand(text: str) -> str:
-        return re.sub(r'^#include "([\w.]+)"$', inline, text.replace("#pragma once\n", ""), flags=re.MULTILINE)
-
-    return expand((folder / name).read_text())
+def source() -> str:
+    """The CUDA text with its own headers written in."""
+    return nvrtc.source("soma_dendrite.cu")
 
 
 def segment(branches: int) -> int:
@@ -64,9 +43,9 @@ def defines(
 ) -> tuple[str, ...]:
     """The macros that fix everything static in a call, as compiler options."""
     macros = {
-        "STATE": _SCALARS[state_dtype(dtype)],
-        "IO": _SCALARS[dtype],
-        "G_IO": _SCALARS[g_dtype],
+        "STATE": nvrtc.SCALARS[state_dtype(dtype)],
+        "IO": nvrtc.SCALARS[dtype],
+        "G_IO": nvrtc.SCALARS[g_dtype],
         "BRANCHES": settings.branches,
         "FAN": settings.branches if settings.wiring == "fold" else 1,
         "DEGREE": degree,
@@ -85,25 +64,6 @@ def defines(
     return ("--std=c++17", *(f"-DSD_{name}={value}" for name, value in macros.items()))
 
 
-@functools.lru_cache(maxsize=256)
-def _kernel(options: tuple[str, ...], name: str, device: int):
-    import cupy
-
-    with cupy.cuda.Device(device):
-        return cupy.RawModule(code=source(), options=options).get_function(name)
-
-
-def _launch(
-    options: tuple[str, ...], name: str, blocks: int, arguments: list[int | float], device: torch.device
-) -> None:
-    import cupy
-
-    index = torch.cuda.current_device() if device.index is None else device.index
-    stream = torch.cuda.current_stream(index).cuda_stream
-    with cupy.cuda.Device(index), cupy.cuda.ExternalStream(stream, index):
-        _kernel(options, name, index)((blocks,), (THREADS,), tuple(arguments))
-
-
 def _address(tensor: Tensor | None) -> int:
     return 0 if tensor is None else tensor.data_ptr()
 
@@ -112,20 +72,20 @@ class CupyProvider:
     """CUDA C++ through CuPy, for CUDA tensors of float32, float64, float16 and bfloat16.
 
     Args:
-        launcher: runs a kernel; the default compiles with CuPy and launches on torch's current stream.
+        launcher: runs a kernel; None compiles with CuPy and launches on the current stream of torch.
     """
 
     name = "cupy"
 
-    def __init__(self, launcher: Launcher = _launch) -> None:
-        self._launch = launcher
+    def __init__(self, launcher: nvrtc.Launcher | None = None) -> None:
+        self._launch = launcher or nvrtc.launcher("soma_dendrite.cu", THREADS)
 
     def why_not(self, device: torch.device, dtype: torch.dtype, settings: Settings) -> str | None:
         if device.type != "cuda":
             return f"it runs on CUDA tensors, and these are on {device}"
-        if dtype not in _SCALARS:
-            return f"it has no code for {dtype}; it runs {', '.join(str(d) for d in _SCALARS)}"
-        return _missing()
+        if dtype not in nvrtc.SCALARS:
+            return f"it has no code for {dtype}; it runs {', '.join(str(d) for d in nvrtc.SCALARS)}"
+        return nvrtc.missing()
 
     def _shared(self, p: Inputs, settings: Settings, layout: Layout) -> tuple[list[int | float], list[Tensor | None]]:
         """The arguments both kernels start with, and the tensors they point to."""
@@ -225,21 +185,6 @@ def _parameter_gradients(sums: Tensor, inputs: Inputs, settings: Settings) -> di
         part = part.sum(1, keepdim=True) if q.shape[0] == 1 else part
         result[name] = part.T.reshape(q.shape).to(state_dtype(inputs.x.dtype))
     return result
-
-
-@functools.cache
-def _missing() -> str | None:
-    """The reason CuPy cannot be used, or None."""
-    try:
-        import cupy
-    except ImportError as error:
-        return (
-            f"CuPy is not installed ({error}); install cupy-cuda12x or cupy-cuda13x, whichever CUDA torch was built for"
-        )
-    with contextlib.suppress(Exception):
-        if cupy.cuda.runtime.getDeviceCount() > 0:
-            return None
-    return "CuPy finds no CUDA device"
 
 
 provider = CupyProvider()
