@@ -170,10 +170,11 @@ def main(options: argparse.Namespace) -> None:
             exact(relu, timed, x, torch.cat([x, x_val]))
         if "perturb" in options.show:
             perturbations(timed, (x, y, x_val, y_val), options.steps)
-        calibrate(timed, x, quantile=options.quantile, margin=0.0)  # tight windows: small bins
         if "clock" in options.show:
+            calibrate(timed, x, margin=0.0)  # no activation of the training images saturates
             clock(relu, timed, x_val, y_val, options.host)
         if "tune" in options.show:
+            calibrate(timed, x, quantile=options.quantile, margin=0.0)  # smaller bins, some saturation
             tune(relu, timed, (x, y, x_val, y_val), options.host, options.steps)
 
 
@@ -183,7 +184,7 @@ if __name__ == "__main__":
     parser.add_argument("--epochs", type=int, default=3)
     parser.add_argument("--seeds", type=int, default=1)
     parser.add_argument("--steps", type=int, default=100, help="optimiser steps of fine-tuning")
-    parser.add_argument("--quantile", type=float, default=0.999, help="of the activations, for the clock's windows")
+    parser.add_argument("--quantile", type=float, default=0.999, help="of the activations, for the windows of `tune`")
     parser.add_argument("--host", choices=["spikingjelly", "snntorch"], default=None)
     parser.add_argument("--show", nargs="+", default=["exact", "clock", "tune", "perturb"])
     main(parser.parse_args())
