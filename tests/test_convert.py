@@ -443,3 +443,21 @@ def test_relu_networks_become_ttfs():
     assert type(plan) is type(timed.report)
     with pytest.raises(ValueError, match="start is 'fresh', which to='TTFS' does not use"):
         sdp.convert(relu, to="TTFS", calibration=x, start="fresh")
+
+
+def test_a_learned_time_constant_of_a_point_checkpoint_loads_into_either_model():
+    pytest.importorskip("spikingjelly")
+    from spikingjelly.activation_based import neuron
+
+    def build():
+        return torch.nn.Sequential(torch.nn.Linear(4, 3), neuron.ParametricLIFNode(init_tau=3.0))
+
+    weights = build().state_dict()
+    weights["1.w"] = weights["1.w"] + 0.5
+    beta = 1 - torch.sigmoid(weights["1.w"])
+    lnm = sdp.convert(build(), to="LNM")  # which has no learn_beta to carry over
+    lnm.load_state_dict(weights)
+    torch.testing.assert_close(lnm[1].model.theta[0, 1], beta)
+    dendritic = sdp.convert(build(), to="DendSN")
+    dendritic.load_state_dict(weights)
+    torch.testing.assert_close(dendritic[1].model.beta_logit.sigmoid().squeeze(), beta)
