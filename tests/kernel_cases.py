@@ -16,6 +16,8 @@ from dataclasses import dataclass, replace
 
 import torch
 from hypothesis import strategies as st
+from torch import Tensor
+
 from snn_dendrite_plugin.kernels.activations import ACTIVATIONS
 from snn_dendrite_plugin.kernels.soma_dendrite.contract import (
     Gradients,
@@ -27,7 +29,6 @@ from snn_dendrite_plugin.kernels.soma_dendrite.contract import (
 )
 from snn_dendrite_plugin.kernels.soma_dendrite.reference import step
 from snn_dendrite_plugin.kernels.surrogates import KINDS, Surrogate, spike
-from torch import Tensor
 
 MARGIN = 1e-4
 LARGEST = 30.0  # potentials beyond this are left out: float32 has too few digits left there

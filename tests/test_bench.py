@@ -84,8 +84,9 @@ def test_bad_arguments():
 
 
 def test_command_prints_the_environment_and_the_table(tmp_path, monkeypatch):
-    from snn_dendrite_plugin.cli import app
     from typer.testing import CliRunner
+
+    from snn_dendrite_plugin.cli import app
 
     monkeypatch.setitem(bench.CASES, "tiny", [bench.Case("LNM", (2, 2, 4))])
     path = tmp_path / "out.csv"

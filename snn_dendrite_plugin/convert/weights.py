@@ -74,7 +74,8 @@ def _translate(module: nn.Module, held: Replaced, given: Mapping[str, Tensor]) -
     original.load_state_dict(given, strict=False)
     after = adapter.read(original)
     dtype = next((p.dtype for p in module.parameters() if p.is_floating_point()), torch.get_default_dtype())
-    used = ({key: read[key] for key in held.arguments if key in read} for read in (before, after))  # what this node takes
+    # Of what the adapter reads, what this node takes.
+    used = ({key: read[key] for key in held.arguments if key in read} for read in (before, after))
     old, new = (build_node(adapter, held.spec, {**read, **held.own}, dtype).state_dict() for read in used)
     # Only what the point neuron's weights decide: the rest is the converted network's own.
     return {
