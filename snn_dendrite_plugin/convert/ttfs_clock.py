@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import importlib
 import operator
 from collections.abc import Callable
 from typing import Any
@@ -33,6 +34,7 @@ from ..layers import (
 from ..layers.ttfs_pool import is_identity
 from ..neurons.base import Firing
 from ..neurons.ttfs import TTFS
+from ..plugins import adapters
 from .ttfs import TTFSNetwork
 
 __all__ = ["ClockDriven", "clock_driven"]
@@ -154,10 +156,15 @@ class _Plain:
     def neuron(self, window: float, input_window: float, bias: Tensor | None) -> nn.Module:
         if self.host is None:
             return _Node(TTFS(self.steps, window, input_window, bias))
-        from ..adapters.snntorch import adapter
-
         arguments = {"steps": self.steps, "window": window, "input_window": input_window, "bias": bias}
-        return adapter.build("TTFS", {**arguments, "init_hidden": True})
+        return host_adapter(self.host).build("TTFS", {**arguments, "init_hidden": True})
+
+
+def host_adapter(host: str) -> Any:
+    """The registered adapter of a host, which is imported first so that its neurons are there."""
+    spec = next(spec for spec in adapters().values() if spec.host == host)
+    importlib.import_module(spec.trigger)
+    return spec.load()
 
 
 def _kit(steps: int, host: str | None) -> Any:

@@ -58,7 +58,7 @@ class Kit:
         return _CLOCKED[kind](self.steps, *arguments, **options)
 
     def neuron(self, window: float, input_window: float, bias: Tensor | None) -> nn.Module:
-        from ..adapters.spikingjelly import adapter
+        from .ttfs_clock import host_adapter
 
         arguments = {"steps": self.steps, "window": window, "input_window": input_window, "bias": bias}
-        return adapter.build("TTFS", {**arguments, "step_mode": "m"})
+        return host_adapter("spikingjelly").build("TTFS", {**arguments, "step_mode": "m"})
