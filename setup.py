@@ -31,7 +31,8 @@ FLAGS = [
     "-fno-exceptions",
     "-fno-rtti",
 ]
-# the engine is compiled once per instruction set; the entry points pick one when they are called
+# engines are compiled once per instruction set; the entry points pick one when they are called
+ENGINES = {"engine": [], "ttfs_engine": ["-ffp-contract=off"]}
 LEVELS = {"baseline": []}
 if platform.machine().lower() in ("x86_64", "amd64"):
     FLAGS.append("-DSD_X86")
@@ -64,8 +65,10 @@ class BuildLibrary(build_ext):
 
     def _compile(self, target: Path, objects: Path) -> None:
         compiler = shlex.split(os.environ.get("CXX", "c++"))
-        units = [("cpu.cpp", "cpu.o", [])]
-        units += [("engine.cpp", f"engine_{name}.o", [f"-DSD_ISA={name}", *flags]) for name, flags in LEVELS.items()]
+        units = [("cpu.cpp", "cpu.o", []), ("ttfs.cpp", "ttfs.o", [])]
+        for engine, options in ENGINES.items():
+            for name, flags in LEVELS.items():
+                units.append((f"{engine}.cpp", f"{engine}_{name}.o", [f"-DSD_ISA={name}", *options, *flags]))
 
         def run(command: list[str]) -> None:
             done = subprocess.run(command, capture_output=True, text=True)

@@ -1,11 +1,11 @@
 // Entry points of the CPU build: plain C functions on data pointers, loaded with ctypes; no Python, no torch ABI.
 #include <math.h>
-#include <pthread.h>
 #include <stdint.h>
 #include <stdlib.h>
 #include <string.h>
 
 #include "call.h"
+#include "team.h"
 
 namespace baseline { extern const Engine engine; }
 #ifdef SD_X86
@@ -15,24 +15,8 @@ namespace avx512 { extern const Engine engine; }
 
 namespace {
 
-int64_t least(int64_t a, int64_t b) { return a < b ? a : b; }
-int64_t most(int64_t a, int64_t b) { return a > b ? a : b; }
-int64_t pieces(int64_t n, int64_t size) { return (n + size - 1) / size; }
-
-int best_level() {
-#ifdef SD_X86
-  __builtin_cpu_init();
-  if (__builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512bw") && __builtin_cpu_supports("avx512dq") &&
-      __builtin_cpu_supports("avx512vl") && __builtin_cpu_supports("fma"))
-    return 2;
-  if (__builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma")) return 1;
-#endif
-  return 0;
-}
-
 const Engine& engine_of(int level) {
-  static const int best = best_level();
-  if (level < 0 || level > best) level = best;
+  level = usable_level(level);
 #ifdef SD_X86
   if (level == 2) return avx512::engine;
   if (level == 1) return avx2::engine;
@@ -86,59 +70,10 @@ Grid cut(const Call& c, bool backward) {
   return g;
 }
 
-struct Memory {  // a thread's scratch, kept between calls
-  char* block = nullptr;
-  int64_t size = 0;
-  ~Memory() { free(block); }
-  char* of(int64_t wanted) {
-    if (wanted > size) {
-      free(block);
-      block = nullptr, size = 0;
-      void* fresh = nullptr;
-      if (posix_memalign(&fresh, 64, size_t(wanted))) return nullptr;
-      block = (char*)fresh, size = wanted;
-    }
-    return block;
-  }
-};
-thread_local Memory memory;
-
-struct Team {
-  const Job* job;
-  const Engine* engine;
-  int64_t chunks, next, scratch;
-  int failed;
-};
-
-void* work(void* argument) {
-  Team& team = *(Team*)argument;
-  char* scratch = memory.of(team.scratch);
-  if (!scratch) {
-    __atomic_store_n(&team.failed, 1, __ATOMIC_RELAXED);
-    return nullptr;
-  }
-  for (int64_t i; (i = __atomic_fetch_add(&team.next, 1, __ATOMIC_RELAXED)) < team.chunks;)
-    team.engine->chunk(*team.job, i, scratch);
-  return nullptr;
-}
-void work_in_team(void* argument) { work(argument); }
-
-// The OpenMP runtime that torch has already loaded, so that no second pool of threads competes with it.
-typedef void (*Parallel)(void (*)(void*), void*, unsigned, unsigned);
-Parallel parallel = nullptr;
-
-void run_team(Team& team, int threads) {
-  if (threads <= 1) {
-    work(&team);
-  } else if (parallel) {
-    parallel(work_in_team, &team, unsigned(threads), 0);
-  } else {
-    pthread_t others[64];
-    int started = 0;
-    while (started < threads - 1 && started < 64 && !pthread_create(&others[started], nullptr, work, &team)) ++started;
-    work(&team);
-    for (int i = 0; i < started; ++i) pthread_join(others[i], nullptr);
-  }
+struct Work { const Job* job; const Engine* engine; };
+void chunk(const void* work, int64_t index, char* scratch) {
+  const Work& w = *(const Work*)work;
+  w.engine->chunk(*w.job, index, scratch);
 }
 
 template <class S> void put(void* to, int64_t channel_stride, int64_t elements, const double* sums, int64_t columns, int64_t C) {
@@ -181,9 +116,10 @@ int run(const Call& call, bool backward) {
   }
   Job job = {&call, &grid, nullptr, backward};
   if (backward && !(job.partial = (double*)calloc(size_t(slots * rows * columns), sizeof(double)))) return 1;
-  Team team = {&job, &engine_of(call.level), chunks, 0, 0, 0};
+  const Work work = {&job, &engine_of(call.level)};
+  Team team = {chunk, &work, chunks, 0};
   if (neurons) {
-    team.scratch = team.engine->scratch(job);
+    team.scratch = work.engine->scratch(job);
     const int64_t values = call.T * neurons * call.fan;
     run_team(team, values < 30000 ? 1 : int(least(call.threads, chunks)));
   }

@@ -16,7 +16,7 @@ __all__ = ["TorchProvider", "backward", "bins", "charge", "emit", "provider", "s
 
 def charge(x: Tensor, bias: Tensor | None, windows: Tensor, steps: int) -> Tensor:
     """Potentials at the end of each window, ``[W, N, C, *]``, in the dtype of ``windows``."""
-    x = x.reshape(-1, steps, *x.shape[1:])
+    x = x.unflatten(0, (-1, steps))
     total = x[:, 0].to(windows.dtype) * (2 * steps - 1)
     for k in range(1, steps):  # product and sum are rounded one by one, as in single-step mode
         total = total + x[:, k].to(windows.dtype) * (2 * (steps - k) - 1)
@@ -54,7 +54,7 @@ def backward(
 ) -> tuple[Tensor, Tensor | None]:
     """The backward pass of :mod:`.contract`, linear in the gradients that come in and differentiable in them."""
     steps = settings.steps
-    g = spikes.reshape(-1, steps, *spikes.shape[1:])
+    g = spikes.unflatten(0, (-1, steps))
     difference = g[:, 0].to(saved.dtype)
     if steps > 1:
         difference = difference - g[:, -1].to(saved.dtype)

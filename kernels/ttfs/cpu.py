@@ -1,0 +1,127 @@
+"""The clock-driven TTFS pair on the CPU: compiled C++ (``csrc/ttfs*``) in the library of :mod:`..library`.
+
+Neurons in memory order make a block; the window is the loop around a block, so sums and potentials stay in cache. Every
+product and sum is rounded as in the reference, so forward gives its bits. The sum for the bias has the same order for
+any number of threads.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import functools
+
+import torch
+from torch import Tensor
+
+from ..library import LEVELS, SCALARS, load
+from .contract import Settings
+from .layout import Layout
+
+__all__ = ["CpuProvider", "provider"]
+
+
+class _Call(ctypes.Structure):
+    """``TtfsCall`` in csrc/ttfs_call.h."""
+
+    _fields_ = [
+        *((name, ctypes.c_int64) for name in ("W", "T", "N", "C", "L", "bias_c", "bias_l")),
+        *((name, ctypes.c_int32) for name in ("io", "has_bias", "threads", "level")),
+        *((name, ctypes.c_void_p) for name in ("windows", "x")),
+        *((name, ctypes.c_int64) for name in ("x_t", "x_n", "x_c", "x_l")),
+        *((name, ctypes.c_void_p) for name in ("bias", "out", "potentials", "g_potentials", "g_bias")),
+    ]
+
+
+@functools.cache
+def _load() -> tuple[ctypes.CDLL | None, str]:
+    return load("ttfs", _Call)
+
+
+class CpuProvider:
+    """Compiled C++ for CPU tensors of float32, float64, float16 and bfloat16.
+
+    Args:
+        level: instruction set, one of ``baseline``, ``avx2``, ``avx512``; None takes the best this processor has. One
+            that the processor lacks also gives the best.
+
+    Raises:
+        ValueError: an unknown level.
+    """
+
+    name = "cpu"
+
+    def __init__(self, level: str | None = None) -> None:
+        if level is not None and level not in LEVELS:
+            raise ValueError(f"level is {level!r}; it must be None or one of {', '.join(LEVELS)}")
+        self._level = -1 if level is None else LEVELS.index(level)
+
+    def why_not(self, device: torch.device, dtype: torch.dtype, settings: Settings) -> str | None:
+        if device.type != "cpu":
+            return f"it runs on CPU tensors, and these are on {device}"
+        if dtype not in SCALARS:
+            return f"it has no code for {dtype}; it runs {', '.join(str(d) for d in SCALARS)}"
+        library, reason = _load()
+        return None if library is not None else reason
+
+    def _run(self, way: str, layout: Layout, settings: Settings, windows: Tensor, **tensors: Tensor | None) -> None:
+        library, reason = _load()
+        if library is None:
+            raise RuntimeError(f"provider cpu cannot run: {reason}")
+        windows = windows.contiguous()
+        call = _Call(
+            W=layout.W,
+            T=settings.steps,
+            N=layout.N,
+            C=layout.C,
+            L=layout.L,
+            bias_c=layout.bias_c,
+            bias_l=layout.bias_l,
+            io=SCALARS[layout.x.dtype],
+            has_bias=layout.bias is not None,
+            threads=torch.get_num_threads(),
+            level=self._level,
+            windows=windows.data_ptr(),
+            x=layout.x.data_ptr(),
+            bias=None if layout.bias is None else layout.bias.data_ptr(),
+            **{name: None if tensor is None else tensor.data_ptr() for name, tensor in tensors.items()},
+        )
+        call.x_t, call.x_n, call.x_c, call.x_l = layout.x.stride()
+        if getattr(library, f"ttfs_{way}")(ctypes.addressof(call)):
+            raise MemoryError("the cpu provider could not allocate its scratch memory")
+
+    @torch.no_grad()
+    def forward(self, x: Tensor, bias: Tensor | None, windows: Tensor, settings: Settings) -> tuple[Tensor, Tensor]:
+        layout = Layout(x, bias, settings.steps)
+        spikes = layout.empty(len(x), x.dtype)
+        potentials = layout.empty(layout.W, windows.dtype)
+        self._run("forward", layout, settings, windows, out=spikes, potentials=potentials)
+        return layout.shaped(spikes), layout.shaped(potentials)
+
+    @torch.no_grad()
+    def backward(
+        self,
+        spikes: Tensor,
+        potentials: Tensor | None,
+        saved: Tensor,
+        bias: Tensor | None,
+        windows: Tensor,
+        settings: Settings,
+    ) -> tuple[Tensor, Tensor | None]:
+        layout = Layout(spikes, bias, settings.steps)
+        gx = layout.empty(len(spikes), spikes.dtype)
+        more = None if potentials is None else layout.potentials(potentials)
+        sums = None if bias is None else torch.empty(layout.columns, dtype=saved.dtype)
+        self._run(
+            "backward",
+            layout,
+            settings,
+            windows,
+            out=gx,
+            potentials=layout.potentials(saved),
+            g_potentials=more,
+            g_bias=sums,
+        )
+        return layout.shaped(gx), None if sums is None else layout.bias_gradient(sums)
+
+
+provider = CpuProvider()
