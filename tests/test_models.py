@@ -274,3 +274,37 @@ def test_check_finite_names_the_layer_whose_potential_diverges():
     net["wild"].run(x)
     with pytest.raises(ValueError, match="has no neuron"), check_finite(torch.nn.Linear(2, 2)):
         pass
+
+
+MADE = [
+    lambda: DendSN(),
+    lambda: DendSN(per_channel=True, learn_alpha=True, degree=2),
+    lambda: DendSN(channels=3, learn_beta=True),
+    lambda: DendSN(branches=3, wiring="fold", strength="softmax"),
+    lambda: DendSN(beta=[0.1, 0.2, 0.3]),
+    lambda: LNM(per_channel=True, decay_input=True),
+    lambda: LNM(beta=torch.tensor([0.1, 0.2, 0.3], device="cpu"), decay_input=True),
+]
+
+
+@pytest.mark.parametrize("make", MADE)
+def test_made_on_the_meta_device(make):
+    with torch.device("meta"):
+        model = make()
+        spikes, states = model.run(torch.rand(5, 2, 3))
+    assert {tensor.device.type for tensor in (*model.parameters(), *model.buffers())} == {"meta"}
+    on_cpu, expected = make(), torch.rand(5, 2, 3)
+    on_cpu_spikes, _ = on_cpu.run(expected)
+    assert spikes.shape == on_cpu_spikes.shape
+    assert spikes.is_meta
+    assert all(state.is_meta for state in states)
+    shapes = {key: value.shape for key, value in on_cpu.state_dict().items()}
+    assert {key: value.shape for key, value in model.state_dict().items()} == shapes
+
+
+def test_ranges_are_checked_on_the_meta_device_too():
+    with torch.device("meta"):
+        with pytest.raises(ValueError, match="alpha is"):
+            DendSN(branches=2, alpha=[0.5, 1.5])
+        with pytest.raises(ValueError, match="beta is"):
+            LNM(beta=2.0)

@@ -143,12 +143,6 @@ def test_builds_with_our_neuron(name, kind):
     assert all(isinstance(m.v, float) for m in found)
 
 
-def on_meta(**arguments):
-    """Our node without storage, as the constructors below are asked to build the rest."""
-    with torch.device("cpu"):
-        return neuron.DendSN(**arguments).to("meta")
-
-
 SAMPLE = {
     "spiking_resnet50", "sew_resnet18", "spiking_vgg11_bn", "CIFAR10DVSNet", "spikformer_cifar10", "maxformer_cifar",
     "max_resnet18", "ms_resnet18", "att_ms_resnet18", "masnn_dvs128_gesture", "ottt_spiking_vgg11_ws", "SNASNet",
@@ -164,7 +158,7 @@ def test_every_constructor(name):
     x = torch.empty(case.shape, device="meta")
     with torch.device("meta"):
         point = case.build(None)
-        model = None if case.own_neuron else case.build(on_meta)
+        model = None if case.own_neuron else case.build(neuron.DendSN)
     expected = run(point.eval(), x)
     if model is not None:
         assert run(model.eval(), x).shape == expected.shape
@@ -253,6 +247,20 @@ def test_arguments_that_keep_the_function(arguments):
     assert report.parameters_after == sum(p.numel() for p in model.parameters())
     if "wiring" in arguments:
         assert sum(line.wiring == arguments["wiring"] for line in report.converted) > 5
+
+
+@pytest.mark.parametrize("wiring", ["shared", "partition", "expand"])
+def test_an_example_without_data_rewires_and_counts_no_flips(wiring):
+    model, x = zoo.make("SEWResNet")
+    with torch.device("meta"):
+        deep = zoo.TINY["SEWResNet"].build(None)
+    report = sdp.report(sdp.convert(deep, wiring=wiring, example_input=torch.empty(x.shape, device="meta")))
+    assert report.flips is None
+    assert report.output_difference is None
+    computed = sdp.report(sdp.convert(model, wiring=wiring, example_input=x))
+    assert computed.flips == 0
+    assert [line.layer for line in report.converted] == [line.layer for line in computed.converted]
+    assert report.parameters_after == computed.parameters_after
 
 
 def test_step_mode_set_since_comes_back():

@@ -67,7 +67,7 @@ def say_slow(node: str, what: str) -> None:
 
 
 def _floating(value: Any) -> Tensor:
-    value = torch.as_tensor(value)
+    value = value if isinstance(value, Tensor) else torch.as_tensor(value, device="cpu")
     return value if value.is_floating_point() else value.to(torch.get_default_dtype())
 
 

@@ -21,16 +21,18 @@ class Recording:
         self.outputs: list[Tensor] = []
 
     def flips(self, other: Recording, name: str) -> tuple[int, int] | None:
-        """Compared neuron-steps and how many differ, None where the neuron did not run alike in both."""
+        """Compared neuron-steps and how many differ; None where the neuron did not run alike in both, or on "meta"."""
         ours, theirs = self.spikes.get(name, []), other.spikes.get(name, [])
-        if not ours or [s.shape for s in ours] != [s.shape for s in theirs]:
+        if not ours or [s.shape for s in ours] != [s.shape for s in theirs] or any(s.is_meta for s in ours):
             return None
         flipped = sum(int((a != b).sum()) for a, b in zip(ours, theirs, strict=True))
         return sum(s.numel() for s in ours), flipped
 
     def output_difference(self, other: Recording) -> float | None:
-        """Largest absolute difference of the outputs, None where there are none or their shapes differ."""
+        """Largest absolute difference of the outputs, None where there are none, without data or of other shapes."""
         if not self.outputs or [o.shape for o in self.outputs] != [o.shape for o in other.outputs]:
+            return None
+        if any(o.is_meta for o in self.outputs):
             return None
         pairs = zip(self.outputs, other.outputs, strict=True)
         return max(float((a.double() - b.double()).abs().max()) if a.numel() else 0.0 for a, b in pairs)
@@ -98,7 +100,7 @@ def record(model: nn.Module, example: Any, neurons: Mapping[str, nn.Module]) -> 
         def hook(module: nn.Module, args: Any, output: Any) -> None:
             spikes = first_tensor(output)
             if spikes is not None:
-                recording.spikes.setdefault(name, []).append((spikes != 0).cpu())
+                recording.spikes.setdefault(name, []).append(_at_hand(spikes != 0))
 
         return hook
 
@@ -109,8 +111,12 @@ def record(model: nn.Module, example: Any, neurons: Mapping[str, nn.Module]) -> 
     finally:
         for handle in handles:
             handle.remove()
-    recording.outputs = [leaf.detach().cpu() for leaf in tree_leaves(output) if isinstance(leaf, Tensor)]
+    recording.outputs = [_at_hand(leaf.detach()) for leaf in tree_leaves(output) if isinstance(leaf, Tensor)]
     return recording
+
+
+def _at_hand(tensor: Tensor) -> Tensor:
+    return tensor if tensor.is_meta else tensor.cpu()
 
 
 def first_tensor(output: Any) -> Tensor | None:

@@ -42,7 +42,7 @@ class SomaDendriteModel(NeuronModel):
 
     def _declare(self, name: str, values: Values, columns: int, learn: bool, unit: bool = False) -> None:
         """Create parameter or buffer ``name`` from one value, ``columns`` values or ``[C, columns]`` values."""
-        table = torch.as_tensor(values, dtype=torch.float64)
+        table = _table(values)
         if table.dim() == 0:
             table = table.expand(columns)
         if table.shape[-1] != columns or table.dim() > 2:
@@ -53,7 +53,7 @@ class SomaDendriteModel(NeuronModel):
             raise ValueError(f"{name} is {values!r}; a decay per step must lie between 0 and 1")
         table = table.reshape(-1, columns)
         if not learn:
-            self.register_buffer(name, table.clone())
+            self.register_buffer(name, table.to(_place(table), copy=True))
             self._fixed.add(name)
             return
         key = name
@@ -65,7 +65,7 @@ class SomaDendriteModel(NeuronModel):
                 setattr(self, key, UninitializedParameter())
                 return
             table = table.expand(self.channels, columns)
-        setattr(self, key, nn.Parameter(table.to(torch.get_default_dtype()).clone()))
+        setattr(self, key, nn.Parameter(table.to(_place(table), torch.get_default_dtype(), copy=True)))
 
     def _value(self, name: str, dtype: torch.dtype) -> Tensor | None:
         """The parameter ``name`` in ``dtype``, decays mapped back into (0, 1); None when it was not declared."""
@@ -162,11 +162,12 @@ class SomaDendriteModel(NeuronModel):
                 raise ValueError(f"beta has {len(row)} values; {learned} has rows for {len(table)}")
             table[:, : row.shape[1]] = row.to(table)
         if self.decay_input and learned == "theta":
-            self._scale_input(column.to(table.device) if learned not in self._templates else column)
+            self._scale_input(column)
 
     def _scale_input(self, beta: Values) -> None:
         """Set rho, ``1 - beta`` where the input decays too: a number, or a table where it differs between channels."""
         column = decay_column(beta)
+        place = next((tensor.device for tensor in (*self.buffers(), *self.parameters())), _place(column))
         for holder in (self.__dict__, self._buffers, self._fixed):  # it may change from number to table and back
             holder.discard("input_scale") if isinstance(holder, set) else holder.pop("input_scale", None)
         if not self.decay_input:
@@ -174,7 +175,7 @@ class SomaDendriteModel(NeuronModel):
         elif len(column) == 1:
             self.input_scale = 1 - column.item()
         else:
-            self.register_buffer("input_scale", 1 - column)
+            self.register_buffer("input_scale", (1 - column).to(place))
             self._fixed.add("input_scale")
 
     # -- the call --------------------------------------------------------------------------------------------------
@@ -248,6 +249,18 @@ class SomaDendriteModel(NeuronModel):
         return self.step(x, states, firing)  # dtypes and fire-once are the core's own
 
 
+def _table(values: Values) -> Tensor:
+    """In float64, and on the CPU where these are no tensor: their range is checked, also of a model made on "meta"."""
+    if isinstance(values, Tensor):
+        return values.to(torch.float64)
+    return torch.as_tensor(values, dtype=torch.float64, device="cpu")
+
+
+def _place(table: Tensor) -> torch.device:
+    """Where a parameter made from ``table`` belongs: where the user put that, or on the default device."""
+    return torch.get_default_device() if table.device.type == "cpu" else table.device
+
+
 def soma_row(beta: Values, rest: float, degree: int) -> Tensor:
     """Coefficients of ``P``, ``[1 or C, K + 1]``, that start as a leak of ``beta`` per step towards ``rest``: LIF."""
     if not isinstance(degree, int) or degree < 1:
@@ -258,7 +271,7 @@ def soma_row(beta: Values, rest: float, degree: int) -> Tensor:
 
 def decay_column(beta: Values) -> Tensor:
     """A decay per step, one or one per channel, as ``[1 or C, 1]`` in float64."""
-    column = torch.as_tensor(beta, dtype=torch.float64).detach().reshape(-1, 1)
+    column = _table(beta).detach().reshape(-1, 1)
     if not column.is_meta and not bool(((column >= 0) & (column <= 1)).all()):
         raise ValueError(f"beta is {beta!r}; a decay per step must lie between 0 and 1")
     return column

@@ -191,6 +191,8 @@ class TTFS(NeuronModel):
         return spikes, new, potentials.repeat_interleave(self.steps, 0)
 
     def extra_repr(self) -> str:
+        if self.window.is_meta:
+            return f"steps={self.steps}"
         first = self.window if self.input_window is None else self.input_window
         return f"steps={self.steps}, window={self.window.item():g}, input_window={first.item():g}"
 
