@@ -91,8 +91,8 @@ def test_the_text_has_no_includes_left():
 class OnCpu:
     """A launcher that compiles the CUDA text with g++ and runs the threads of a launch on the CPU."""
 
-    def __init__(self, folder: Path) -> None:
-        self.folder = folder
+    def __init__(self, folder: Path, op=module, prefix: str = "sd") -> None:
+        self.folder, self.op, self.prefix = folder, op, prefix
         self.library = functools.cache(self.build)
 
     def build(self, options: tuple[str, ...]) -> ctypes.CDLL:
@@ -101,9 +101,9 @@ class OnCpu:
         entries = "".join(
             f'extern "C" void launch_{kernel}(int64_t blocks, int together, const Argument* a)'
             f" {{ launch({kernel}, blocks, together, a); }}\n"
-            for kernel in ("sd_forward", "sd_backward")
+            for kernel in (f"{self.prefix}_forward", f"{self.prefix}_backward")
         )
-        unit.write_text('#include "cuda_threads.h"\n' + module.source() + entries)
+        unit.write_text('#include "cuda_threads.h"\n' + self.op.source() + entries)
         command = ["g++", "-std=c++17", "-O0", "-w", "-shared", "-fPIC", "-pthread", f"-I{Path(__file__).parent}"]
         command += [option for option in options if option.startswith("-D")]
         done = subprocess.run([*command, str(unit), "-o", str(target)], capture_output=True, text=True)

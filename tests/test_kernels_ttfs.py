@@ -5,9 +5,10 @@ from __future__ import annotations
 import pytest
 import torch
 from hypothesis import HealthCheck, given, settings
+from test_kernels_cupy import OnCpu, compile_to_ptx, needs_compiler, nvrtc_library
 from ttfs_cases import BIASES, LAYOUTS, cases, check, make_case, random_case, same, special_values
 
-from snn_dendrite_plugin.kernels.ttfs import cpu, reference
+from snn_dendrite_plugin.kernels.ttfs import cpu, cupy, reference
 from snn_dendrite_plugin.kernels.ttfs.contract import Settings
 from snn_dendrite_plugin.kernels.ttfs.op import ttfs
 
@@ -140,3 +141,52 @@ def test_cpu_says_why_not(monkeypatch):
         case.run(cpu.provider)
     with pytest.raises(ValueError, match="level is 'sse9'"):
         cpu.CpuProvider("sse9")
+
+
+@pytest.mark.skipif(nvrtc_library() is None, reason="this torch brings no NVRTC")
+@pytest.mark.parametrize("architecture", ["80", "90"])
+@pytest.mark.parametrize("dtype", DTYPES, ids=str)
+def test_nvrtc_compiles_to_ptx(dtype, architecture):
+    for count in (1000, 2**40):
+        options = cupy.defines(dtype, count)
+        ptx = compile_to_ptx(cupy.source(), (*options, f"--gpu-architecture=compute_{architecture}"))
+        assert ".entry ttfs_forward" in ptx
+        assert ".entry ttfs_backward" in ptx
+        assert f"sm_{architecture}" in ptx
+        assert "fma.rn" not in ptx  # contracted, a potential would be rounded otherwise than in the reference
+
+
+@pytest.fixture(scope="module")
+def on_cpu(tmp_path_factory):
+    return cupy.CupyProvider(OnCpu(tmp_path_factory.mktemp("ttfs"), cupy, "ttfs"))
+
+
+@needs_compiler
+def test_the_cuda_text_run_on_the_cpu(on_cpu):
+    for seed in range(40):
+        check(on_cpu, random_case(seed, most_values=4000))
+    check(on_cpu, make_case((2, 0, 3), 4))
+
+
+@needs_compiler
+@pytest.mark.parametrize("dtype", DTYPES, ids=str)
+def test_the_cuda_text_gives_the_same_bits_as_torch(on_cpu, dtype):
+    same(on_cpu, special_values(dtype))
+
+
+def test_cupy_says_why_not():
+    assert "cpu" in cupy.provider.why_not(CPU, torch.float32, Settings(4))
+    assert "int64" in cupy.provider.why_not(torch.device("cuda"), torch.int64, Settings(4))
+
+
+@pytest.mark.gpu
+def test_cupy_on_the_gpu():
+    reason = cupy.provider.why_not(torch.device("cuda"), torch.float32, Settings(4))
+    if reason is not None:
+        pytest.skip(reason)
+    for seed in range(100):
+        check(cupy.provider, random_case(seed), "cuda")
+    case = make_case((2, 8, 64, 56, 56), 8).to("cuda")
+    runs = [case.run(cupy.provider) for _ in range(3)]
+    for other in runs[1:]:
+        assert all(torch.equal(a, b) for a, b in zip(runs[0], other, strict=True))

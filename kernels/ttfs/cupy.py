@@ -1,0 +1,101 @@
+"""The clock-driven TTFS pair on CUDA devices through CuPy: CUDA C++ (``csrc/ttfs.cu``) compiled by NVRTC.
+
+The text shares the steps with the CPU library. One thread runs one window of one neuron, the window's steps inside;
+tensors are passed as pointers and launched on the current stream of torch. The gradient of the bias is summed by torch,
+in double precision.
+"""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from .. import nvrtc
+from ..soma_dendrite.contract import state_dtype
+from .contract import Settings
+from .layout import Layout
+
+__all__ = ["CupyProvider", "defines", "provider", "source"]
+
+THREADS = 128
+
+
+def source() -> str:
+    """The CUDA text with its own headers written in."""
+    return nvrtc.source("ttfs.cu")
+
+
+def defines(dtype: torch.dtype, count: int) -> tuple[str, ...]:
+    """Compiler options of a call with ``count`` windows of neurons in all. Nothing is contracted: see csrc/ttfs.h."""
+    macros = {
+        "STATE": nvrtc.SCALARS[state_dtype(dtype)],
+        "IO": nvrtc.SCALARS[dtype],
+        "INDEX": "unsigned" if count < 2**31 else "index_t",
+        "THREADS": THREADS,
+    }
+    return ("--std=c++17", "--fmad=false", *(f"-DSD_{name}={value}" for name, value in macros.items()))
+
+
+class CupyProvider:
+    """CUDA C++ through CuPy, for CUDA tensors of float32, float64, float16 and bfloat16.
+
+    Args:
+        launcher: runs a kernel; None compiles with CuPy and launches on the current stream of torch.
+    """
+
+    name = "cupy"
+
+    def __init__(self, launcher: nvrtc.Launcher | None = None) -> None:
+        self._launch = launcher or nvrtc.launcher("ttfs.cu", THREADS)
+
+    def why_not(self, device: torch.device, dtype: torch.dtype, settings: Settings) -> str | None:
+        if device.type != "cuda":
+            return f"it runs on CUDA tensors, and these are on {device}"
+        if dtype not in nvrtc.SCALARS:
+            return f"it has no code for {dtype}; it runs {', '.join(str(d) for d in nvrtc.SCALARS)}"
+        return nvrtc.missing()
+
+    def _run(
+        self, kernel: str, layout: Layout, settings: Settings, windows: Tensor, *rest: Tensor | int | None
+    ) -> None:
+        x, windows = layout.x, windows.contiguous()
+        count = layout.W * layout.N * layout.C * layout.L
+        arguments: list[int | float] = [settings.steps, layout.W, layout.N, layout.C, layout.L, x.data_ptr()]
+        arguments += [*x.stride(), windows.data_ptr()]
+        arguments += [0 if t is None else t if isinstance(t, int) else t.data_ptr() for t in rest]
+        if count:
+            self._launch(defines(x.dtype, count), kernel, -(-count // THREADS), arguments, x.device)
+
+    @torch.no_grad()
+    def forward(self, x: Tensor, bias: Tensor | None, windows: Tensor, settings: Settings) -> tuple[Tensor, Tensor]:
+        layout = Layout(x, bias, settings.steps)
+        spikes = layout.empty(len(x), x.dtype)
+        potentials = layout.empty(layout.W, windows.dtype)
+        of_bias = (layout.bias, layout.bias_c, layout.bias_l)
+        self._run("ttfs_forward", layout, settings, windows, *of_bias, spikes, potentials)
+        return layout.shaped(spikes), layout.shaped(potentials)
+
+    @torch.no_grad()
+    def backward(
+        self,
+        spikes: Tensor,
+        potentials: Tensor | None,
+        saved: Tensor,
+        bias: Tensor | None,
+        windows: Tensor,
+        settings: Settings,
+    ) -> tuple[Tensor, Tensor | None]:
+        layout = Layout(spikes, bias, settings.steps)
+        gx = layout.empty(len(spikes), spikes.dtype)
+        more = None if potentials is None else layout.potentials(potentials)
+        of_saved = layout.potentials(saved)
+        gv = None if bias is None else layout.empty(layout.W, saved.dtype)
+        self._run("ttfs_backward", layout, settings, windows, of_saved, more, gx, gv)
+        if gv is None:
+            return layout.shaped(gx), None
+        summed = [0, 1, *([] if layout.bias_c else [2]), *([] if layout.bias_l else [3])]
+        sums = gv.sum(summed, dtype=torch.float64).to(gv.dtype)
+        return layout.shaped(gx), layout.bias_gradient(sums)
+
+
+provider = CupyProvider()
