@@ -54,7 +54,7 @@ def test_every_wiring_keeps_the_function(name):
                 assert all(line.layer for line in applied)
                 assert all(line.notes for line in report.converted if line.wiring == "shared")
                 # Attention that rectifies, cells that sum: no neuron there has a layer to itself.
-                assert bool(applied) == (name not in {"MASNN", "SNASNet cell", "SpikeDHS"})
+                assert bool(applied) == (name not in {"MASNN", "SNASNet cell"})
             if wiring != "expand" or not applied:
                 assert report.parameters_after == report.parameters_before + own
             else:
@@ -312,6 +312,49 @@ def test_other_neurons_are_kept_with_the_reason():
     report = sdp.report(sdp.convert(model))
     assert [line.name for line in report.skipped] == ["1"]
     assert "its dynamics would change" in report.skipped[0].reason
+
+
+@pytest.mark.parametrize("step_mode", ["s", "m"])
+@pytest.mark.parametrize("decay_input", [True, False])
+@pytest.mark.parametrize("v_reset", [None, -0.1])
+def test_spike_dhs_s_observed_lif_is_lif(step_mode, decay_input, v_reset):
+    from spikingjelly.activation_based.model import spike_dhs
+
+    make = lambda: spike_dhs.save_v_LIFNode(  # noqa: E731
+        tau=1.25, decay_input=decay_input, v_threshold=0.5, v_reset=v_reset, surrogate_function=spike_dhs.DSpike()
+    )
+    model = nn.Sequential(layer.Linear(6, 8), make(), layer.Linear(8, 5), make()).double()
+    functional.set_step_mode(model, step_mode)
+    with torch.no_grad():
+        model[2].weight.mul_(4)
+        model[2].bias.fill_(0.3)
+    point = copy.deepcopy(model)
+    x = 6 * torch.rand(8, 4, 6, dtype=torch.float64)
+
+    def over_time(net):
+        functional.reset_net(net)
+        return net(x) if step_mode == "m" else torch.stack([net(step) for step in x])
+
+    report = sdp.report(sdp.convert(model, example_input=over_time))
+    assert report.flips == 0
+    assert all(line.notes == ("v_before_spike not carried over: DendSN has none",) for line in report.converted)
+    expected = over_time(point)
+    assert 0.02 < expected.mean() < 0.98
+    assert torch.equal(over_time(model), expected)
+    for net in (point, model):
+        over_time(net).mean().backward()
+    assert point[0].weight.grad.abs().max() > 0
+    torch.testing.assert_close(model[0].weight.grad, point[0].weight.grad, rtol=1e-8, atol=1e-12)
+    assert type(sdp.revert(model)[1]) is spike_dhs.save_v_LIFNode
+
+
+def test_an_observation_that_is_asked_for_keeps_the_neuron():
+    from spikingjelly.activation_based.model import spike_dhs
+
+    observed = spike_dhs.save_v_LIFNode(store_v_seq=True)
+    report = sdp.report(sdp.convert(nn.Sequential(neuron.LIFNode(), observed)))
+    assert [line.name for line in report.skipped] == ["1"]
+    assert "before the spike" in report.skipped[0].reason
 
 
 def test_containers_of_the_host():

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import math
+import sys
 from collections.abc import Mapping
 from typing import Any
 
@@ -12,6 +13,8 @@ from torch import nn
 from ..base import HostAdapter
 
 __all__ = ["SpikingJellyAdapter", "adapter", "new_node"]
+
+_OBSERVED = "save_v_LIFNode"  # SpikeDHS's: LIFNode's dynamics, and the mean potential before the spike kept for reading
 
 
 class SpikingJellyAdapter(HostAdapter):
@@ -36,7 +39,11 @@ class SpikingJellyAdapter(HostAdapter):
         from spikingjelly.activation_based import neuron
 
         known = ("IFNode", "LIFNode", "ParametricLIFNode", "SimpleIFNode", "SimpleLIFNode")
-        return {getattr(neuron, name): name for name in known if hasattr(neuron, name)}
+        found = {getattr(neuron, name): name for name in known if hasattr(neuron, name)}
+        zoo = sys.modules.get("spikingjelly.activation_based.model.spike_dhs")
+        if zoo is not None:
+            found[zoo.save_v_LIFNode] = _OBSERVED
+        return found
 
     def is_neuron(self, module: nn.Module) -> bool:
         from spikingjelly.activation_based import base, neuron
@@ -52,7 +59,10 @@ class SpikingJellyAdapter(HostAdapter):
 
         if isinstance(module, PluginNode):
             return f"is already a {type(module).__name__}"
-        if type(module) in self._leaky():
+        name = self._leaky().get(type(module))
+        if name == _OBSERVED and module.store_v_seq:
+            return "its v_seq holds means of the potential before the spike, which no other node records"
+        if name is not None:
             return None
         return f"{type(module).__name__} is not a leaky or perfect integrator: its dynamics would change"
 
@@ -69,6 +79,8 @@ class SpikingJellyAdapter(HostAdapter):
             arguments["store_v_seq"] = module.store_v_seq
         if getattr(module, "backend", "torch") != "torch":  # before 2.0, where "torch" is the default and says nothing
             arguments["backend"] = module.backend
+        if name == _OBSERVED:
+            arguments["v_before_spike"] = module.v_before_spike  # reported as what is not carried over
         if name == "ParametricLIFNode":
             arguments["tau"] = 1 / module.w.detach().double().sigmoid().item()
             arguments["decay_input"] = module.decay_input
