@@ -13,6 +13,7 @@ from ttfs_networks import FAMILIES, network
 
 from snn_dendrite_plugin.convert.ttfs import convert_relu
 from snn_dendrite_plugin.layers import (
+    SpikeTimes,
     TTFSEncode,
     TTFSEncoder,
     TTFSFire,
@@ -54,7 +55,7 @@ def rounded(timed, steps):
         if isinstance(module, TTFSRelay):  # relays pass rounded values on unchanged
             return None
         values = out.values if isinstance(module, TTFSEncode) else arguments[0]
-        return out._replace(times=out.window - Round.apply(values, float(out.window), steps))
+        return SpikeTimes(out.window - Round.apply(values, float(out.window), steps), out.window)
 
     for module in timed.modules():
         if isinstance(module, (TTFSEncode, TTFSFire)):

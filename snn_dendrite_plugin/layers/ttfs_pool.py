@@ -30,6 +30,12 @@ def spatial(function: str, x: Tensor) -> Any:
     return getattr(F, f"{function}{dims}d")
 
 
+def of_values(values: Tensor, window: Tensor) -> SpikeTimes:
+    """The spikes that stand for ``values``."""
+    times = window - values
+    return SpikeTimes(times, window, (times, values))
+
+
 class TTFSMaxPool(nn.Module):
     """Max pooling of values: the earliest spike of each window wins, at most one spike goes on.
 
@@ -64,10 +70,10 @@ class TTFSMaxPool(nn.Module):
         self.register_buffer("sign", None if latest is None else torch.where(latest, 1.0, -1.0))
 
     def forward(self, spikes: SpikeTimes) -> SpikeTimes:
-        times, window = as_spikes(self, spikes)
+        times, window, _ = as_spikes(self, spikes)
         pool = spatial("max_pool", times)
         if self.sign is None:
-            return SpikeTimes(-pool(-times, **self.options), window)
+            return of_values(pool(spikes.values, **self.options), window)
         sign = self.sign.to(times.dtype).reshape(-1, *[1] * (times.dim() - 2))
         return SpikeTimes(sign * pool(sign * times, **self.options), window)
 
@@ -116,7 +122,7 @@ class TTFSAvgPool(nn.Module):
         if isinstance(spikes, Tensor):  # potentials: linear all the same
             return self.pool(spikes)
         spikes = as_spikes(self, spikes)
-        return SpikeTimes(spikes.window - self.pool(spikes.values), spikes.window)
+        return of_values(self.pool(spikes.values), spikes.window)
 
     def extra_repr(self) -> str:
         return ", ".join(f"{name}={value}" for name, value in self.options.items())
@@ -153,8 +159,9 @@ class TTFSFlatten(nn.Module):
     def forward(self, spikes: SpikeTimes) -> SpikeTimes:
         if isinstance(spikes, Tensor):
             return spikes.flatten(1)
-        times, window = as_spikes(self, spikes)
-        return SpikeTimes(times.flatten(1), window)
+        times, window, _ = as_spikes(self, spikes)
+        flat = times.flatten(1)
+        return SpikeTimes(flat, window, None if spikes.ready is None else (flat, spikes.values.flatten(1)))
 
 
 class TTFSRelay(TTFSFire):
@@ -175,9 +182,9 @@ class TTFSRelay(TTFSFire):
         super().__init__(adaptive=False)
 
     def forward(self, spikes: SpikeTimes) -> SpikeTimes:
-        times, window = as_spikes(self, spikes)
+        times, window, _ = as_spikes(self, spikes)
         self.window.copy_(window)
-        return self._send(times, window)
+        return self._send(times, window, spikes.values)
 
 
 class TTFSResidual(nn.Module):
