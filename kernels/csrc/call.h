@@ -31,9 +31,9 @@ struct Call {
 };
 
 // How the neurons are cut. A block is a box of neurons small enough that one step's rows lie in the first-level cache:
-// part of one channel's positions where L is large, whole channels where it is small, whole batch entries where those are
-// small too. Blocks are grouped into chunks (one unit of work for a thread); the cut depends on sizes alone, never on the
-// number of threads, so that sums come out the same.
+// part of one channel's positions where L is large, whole channels where it is small, whole batch entries where those
+// are small too. Blocks are grouped into chunks (one unit of work for a thread); the cut depends on sizes alone, never
+// on the number of threads, so that sums come out the same.
 struct Grid {
   int dn, dc, dl;                              // size of a block
   int64_t blocks_n, blocks_c, blocks_l;
@@ -48,7 +48,7 @@ struct Grid {
 struct Job {
   const Call* call;
   const Grid* grid;
-  double* partial;                             // [slots][rows][columns]; a chunk shares its slot with no other's columns
+  double* partial;                             // [slots][rows][columns]; no two chunks add to the same place
   bool backward;
 };
 

@@ -27,10 +27,16 @@ const Engine& engine_of(int level) {
 // Scratch that the states of a backward segment may fill: half of a small second-level cache.
 const int64_t BUDGET = 192 * 1024;
 
+const int64_t WIDE = 512;  // lanes of a block that runs on over channels
+
 Grid cut(const Call& c, bool backward) {
   Grid g = {};
   const int64_t scalar = c.io == FLOAT64 ? 8 : 4;
-  int64_t lanes = MAX_LANES;
+  const bool per_channel = (c.B && (c.alpha_c || c.gain_c || c.offset_c || c.strength_c)) || c.direct_c || c.theta_c ||
+                           c.threshold_c;
+  // where channels are alike and their rows adjoin, a block may run on over them
+  const bool flat = !per_channel && c.fan == 1 && c.L < WIDE;
+  int64_t lanes = flat ? WIDE : int64_t(MAX_LANES);
   g.rows = int(4 * c.B + c.degree + 3);
   g.segment = c.T;
   if (backward) {
@@ -42,7 +48,7 @@ Grid cut(const Call& c, bool backward) {
     }
   }
   g.dn = g.dc = 1;
-  if (c.L >= 48) {
+  if (c.L >= 48 && !flat) {
     g.dl = int(pieces(pieces(c.L, pieces(c.L, lanes)), 16) * 16);
   } else if (c.C * c.L > lanes / 2) {
     const int64_t channels = most(1, lanes / c.L);
@@ -62,11 +68,9 @@ Grid cut(const Call& c, bool backward) {
     g.chunks_c = least(g.blocks_c, pieces(target, g.chunks_n));
   }
   g.chunks_l = least(g.blocks_l, pieces(target, g.chunks_c * g.chunks_n));
-  const bool per_channel = (c.B && (c.alpha_c || c.gain_c || c.offset_c || c.strength_c)) || c.direct_c || c.theta_c ||
-                           c.threshold_c;
   g.columns = per_channel ? c.C : 1;
   g.per_lane = per_channel && g.dc > 1;
-  g.width = int(pieces(int64_t(g.dn) * g.dc * g.dl, 16) * 16 + 16);  // off a power of two: rows fall into different sets
+  g.width = int(pieces(int64_t(g.dn) * g.dc * g.dl, 16) * 16 + 16);  // rows in different cache sets
   return g;
 }
 
@@ -76,7 +80,8 @@ void chunk(const void* work, int64_t index, char* scratch) {
   w.engine->chunk(*w.job, index, scratch);
 }
 
-template <class S> void put(void* to, int64_t channel_stride, int64_t elements, const double* sums, int64_t columns, int64_t C) {
+template <class S>
+void put(void* to, int64_t channel_stride, int64_t elements, const double* sums, int64_t columns, int64_t C) {
   if (!to) return;
   S* out = (S*)to;
   for (int64_t e = 0; e < elements; ++e, sums += columns) {

@@ -1,6 +1,6 @@
 // The engine: runs one chunk of blocks, forward or backward. Compiled once per instruction set, everything inside a
-// namespace of its own, so that the linker cannot mix code for different processors. Within a block time is outermost and
-// every inner loop runs over the block's neurons: states and one step's rows stay in the first-level cache.
+// namespace of its own, so that the linker cannot mix code for different processors. Within a block time is outermost
+// and every inner loop runs over the block's neurons: states and one step's rows stay in the first-level cache.
 #include <math.h>
 #include <stdint.h>
 #include <string.h>
@@ -17,6 +17,7 @@ template <class S> struct Engine_ {
   const Call& call;
   const Grid& grid;
   const Loops<S> loops;
+  const bool backwards;
   const int B, fan, K, rows, w, pw;  // w: lanes of a scratch row; pw: of a parameter row
   const int64_t T, M;
   char* memory;  // null while measuring
@@ -33,7 +34,7 @@ template <class S> struct Engine_ {
   S* parameters;
   S *zero, *x_buffer, *y, *h, *s, *u, *fired, *v, *c;
   // backward
-  S *gu, *gh, *sg, *gv, *gs_buffer, *gx_buffer, *gd, *power, *lane_sums;
+  S *gu, *gh, *sg, *gv, *gs_buffer, *gx_buffer, *power, *lane_sums, *thresholds;
   double* sums;
   S *us, *vs, *hs, *fs, *xs, *cu, *cv, *cf;
   const S** x_rows;
@@ -46,16 +47,16 @@ template <class S> struct Engine_ {
   S* spike_row;  // where step() puts the spikes
 
   Engine_(const Job& job, char* scratch)
-      : call(*job.call), grid(*job.grid), loops(choose<S>(call, grid.per_lane)), B(int(call.B)), fan(int(call.fan)),
-        K(int(call.degree)), rows(grid.rows), w(grid.width), pw(grid.per_lane ? w : 1), T(call.T),
-        M(call.N * call.C * call.L), memory(scratch) {
+      : call(*job.call), grid(*job.grid), loops(choose<S>(call, grid.per_lane)), backwards(job.backward),
+        B(int(call.B)), fan(int(call.fan)), K(int(call.degree)), rows(grid.rows), w(grid.width),
+        pw(grid.per_lane ? w : 1), T(call.T), M(call.N * call.C * call.L), memory(scratch) {
     parameters = take(int64_t(rows + 1) * pw + 16);
     zero = take(w), x_buffer = take(fan * w), y = take(w), h = take(w), s = take(w), u = take(w), fired = take(w);
     v = take(B * w), c = take(w);
     if (job.backward) {
       const int64_t length = grid.segment, segments = (T + length - 1) / length;
       gu = take(w), gh = take(w), sg = take(w), gv = take(B * w), gs_buffer = take(w), gx_buffer = take(fan * w);
-      gd = take(w), power = take(w);
+      power = take(w), thresholds = take(w);
       lane_sums = take(grid.per_lane ? int64_t(rows) * w : 0);
       sums = take_of<double>(rows);
       us = take((length + 1) * w), vs = take((length + 1) * B * w), hs = take(length * w);
@@ -98,12 +99,15 @@ template <class S> struct Engine_ {
     }
     expand(4 * B, call.direct, call.direct_c, 0, S(0), box);
     for (int k = 0; k <= K; ++k) expand(4 * B + 1 + k, call.theta, call.theta_c, k, S(0), box);
-    const int threshold = rows - 1, lanes = grid.per_lane ? box.dn * box.dc * box.dl : 1;
+    const int threshold = rows - 1, neurons = box.dn * box.dc * box.dl, lanes = grid.per_lane ? neurons : 1;
     expand(threshold, call.threshold, call.threshold_c, 0, S(0), box);
     for (int i = 0; i < lanes; ++i) {
       const S t = row(threshold)[i];
-      row(rows)[i] = !call.strict ? t : sizeof(S) == 4 ? S(nextafterf(float(t), INFINITY)) : S(nextafter(double(t), INFINITY));
+      if (!call.strict) row(rows)[i] = t;
+      else row(rows)[i] = sizeof(S) == 4 ? S(nextafterf(float(t), INFINITY)) : S(nextafter(double(t), INFINITY));
     }
+    if (backwards)
+      for (int i = 0; i < neurons; ++i) thresholds[i] = row(threshold)[grid.per_lane ? i : 0];
   }
   Sum<S> sum(int index) const { return {sums + index, lane_sums + int64_t(index) * w}; }
 
@@ -193,14 +197,17 @@ template <class S> struct Engine_ {
         for (int b = 0; b < fan; ++b)
           x_at[b] = x.read((begin + i) * call.x_t + b * call.x_c, xs + (i * fan + b) * w);
         if (i + 1 < steps) prefetch(x, begin + i + 1);
-        gs.prefetch((begin + i) * call.gs_t);
+        // the first two to be read only: rows a power of two apart would push each other out of the cache
+        if (i + 2 >= steps) gs.prefetch((begin + i) * call.gs_t);
         step(n, x_at, us + i * w, vs + i * B * w, once ? fs + i * w : zero, vs + (i + 1) * B * w, hs + i * w,
              us + (i + 1) * w);
         if (once) remember_fired(n, s, fs + i * w, fs + (i + 1) * w);
       }
-      for (int64_t i = steps - 1; i >= 0; --i)
+      for (int64_t i = steps - 1; i >= 0; --i) {
+        if (i >= 2) gs.prefetch((begin + i - 2) * call.gs_t);
         step_backward(n, begin + i, x_rows + i * fan, us + i * w, vs + i * B * w, vs + (i + 1) * B * w, hs + i * w,
                       once ? fs + i * w : zero, gs, gx, g_sequence);
+      }
     }
     state_rows(call.g_u_in, box, 1).write(0, gu);
     const Rows<S> branches = state_rows(call.g_v_in, box, B);
@@ -209,10 +216,9 @@ template <class S> struct Engine_ {
 
   void step_backward(int n, int64_t t, const S* const* x, const S* u_in, const S* v_in, const S* v_new, const S* h_in,
                      const S* fired_in, const Rows<S>& gs, const Rows<S>& gx, const Rows<S>& g_sequence) {
-    const int threshold = rows - 1;
     if (call.g_u_sequence) add_row(n, g_sequence.read(t * M, gs_buffer), gu);
     const S* gs_row = gs.read(t * call.gs_t, gs_buffer);
-    loops.surrogate(n, row(threshold), h_in, S(call.surrogate_a), S(call.surrogate_b), sg);
+    loops.surrogate(n, thresholds, h_in, S(call.surrogate_a), S(call.surrogate_b), sg);
     loops.fire_backward(n, soma, gs_row, gu, h_in, u_in, fired_in, sg, gh, g_threshold);
     loops.polynomial_backward(n, soma, gh, u_in, c, power, gu, g_theta);
     const int64_t at = t * M * fan;

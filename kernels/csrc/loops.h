@@ -1,5 +1,5 @@
-// The lane loops: each is one phase of a step over the neurons of a block, whose rows lie in the first-level cache. A loop
-// is specialised for what it alone depends on, so that the settings multiply nowhere; tables pick the loops of a call.
+// The lane loops: each is one phase of a step over the neurons of a block, whose rows lie in the first-level cache. A
+// loop is specialised for what it alone depends on, so that the settings multiply nowhere; `choose` picks a call's.
 #pragma once
 #include "call.h"
 #include "step.h"
@@ -23,7 +23,11 @@ template <class S> struct Sum { double* sum; S* lanes; };
 
 template <class S> struct BranchParameters { const S *alpha, *gain, *offset, *strength, *direct; };
 template <class S> struct BranchSums { Sum<S> alpha, gain, offset, strength, direct; };
-template <class S> struct SomaParameters { const S *theta, *threshold, *level; int width, degree; S v_reset, low, high; };
+template <class S> struct SomaParameters {
+  const S *theta, *threshold, *level;
+  int width, degree;
+  S v_reset, low, high;
+};
 
 #define SD_LANES _Pragma("omp simd") for (int i = 0; i < n; ++i)
 #define SD_ADD(total, to, value) if constexpr (P::LANES) to.lanes[i] += value; else total += value
@@ -35,7 +39,8 @@ template <class P, class S> static void scale(int n, const S* factor, const S* x
 
 // v_new from v and x; y_out = y_in + strength f(v_new) (+ direct x)
 template <int A, bool DIRECT, class P, class S>
-static void branch_forward(int n, const BranchParameters<S>& p, const S* x, const S* v, const S* y_in, S* v_new, S* y_out) {
+static void branch_forward(int n, const BranchParameters<S>& p, const S* x, const S* v, const S* y_in, S* v_new,
+                           S* y_out) {
   const P alpha(p.alpha), gain(p.gain), offset(p.offset), strength(p.strength), direct(p.direct);
   SD_LANES {
     const S xi = x[i], vi = integrate(xi, v[i], alpha[i], gain[i], offset[i]);
@@ -48,7 +53,8 @@ static void branch_forward(int n, const BranchParameters<S>& p, const S* x, cons
 
 // K is the polynomial's degree, 1 or 3; K == 0: any degree, `h` already holds P(u).
 template <int R, int W, int K, class P, class S>
-static void soma_forward(int n, const SomaParameters<S>& p, const S* u, const S* y, const S* fired, S* h_out, S* s_out, S* u_out) {
+static void soma_forward(int n, const SomaParameters<S>& p, const S* u, const S* y, const S* fired, S* h_out, S* s_out,
+                         S* u_out) {
   const P threshold(p.threshold), level(p.level), theta0(p.theta), theta1(p.theta + (K > 0 ? 1 : 0) * p.width),
       theta2(p.theta + (K == 3 ? 2 : 0) * p.width), theta3(p.theta + (K == 3 ? 3 : 0) * p.width);
   const S v_reset = p.v_reset, low = p.low, high = p.high;
@@ -70,7 +76,8 @@ static void soma_forward(int n, const SomaParameters<S>& p, const S* u, const S*
 }
 
 // P(u) of any degree, into h
-template <int R, int W, class P, class S> static void polynomial_forward(int n, const SomaParameters<S>& p, const S* u, S* c, S* h) {
+template <int R, int W, class P, class S>
+static void polynomial_forward(int n, const SomaParameters<S>& p, const S* u, S* c, S* h) {
   const P level(p.level), top(p.theta + p.degree * p.width);
   const S v_reset = p.v_reset, low = p.low, high = p.high;
   SD_LANES {
@@ -87,16 +94,14 @@ template <class S> static void remember_fired(int n, const S* s, const S* before
   SD_LANES after[i] = s[i] > before[i] ? s[i] : before[i];
 }
 
-template <int G, class P, class S>
-static void surrogate_row(int n, const S* threshold_, const S* h, S a, S b, S* out) {
-  const P threshold(threshold_);
+template <int G, class S> static void surrogate_row(int n, const S* threshold, const S* h, S a, S b, S* out) {
   SD_LANES out[i] = surrogate<G>(h[i] - threshold[i], a, b);
 }
 
 // gh from gs and gu; adds to the threshold's gradient
 template <int R, int W, bool DETACH, class P, class S>
-static void fire_backward_row(int n, const SomaParameters<S>& p, const S* gs, const S* gu, const S* h, const S* u, const S* fired,
-                              const S* sg, S* gh, const Sum<S>& g_threshold) {
+static void fire_backward_row(int n, const SomaParameters<S>& p, const S* gs, const S* gu, const S* h, const S* u,
+                              const S* fired, const S* sg, S* gh, const Sum<S>& g_threshold) {
   const P threshold(p.threshold), level(p.level);
   const S v_reset = p.v_reset;
   S total = 0;
@@ -113,7 +118,8 @@ static void fire_backward_row(int n, const SomaParameters<S>& p, const S* gs, co
 
 // gu (of u before the step) from gh, and the gradients of theta; K as in soma_forward
 template <int R, int W, int K, class P, class S>
-static void polynomial_backward(int n, const SomaParameters<S>& p, const S* gh, const S* u, S* c, S* power, S* gu, const Sum<S>* g_theta) {
+static void polynomial_backward(int n, const SomaParameters<S>& p, const S* gh, const S* u, S* c, S* power, S* gu,
+                                const Sum<S>* g_theta) {
   const P level(p.level);
   const S v_reset = p.v_reset, low = p.low, high = p.high;
   if constexpr (K > 0) {
@@ -182,10 +188,10 @@ static void direct_backward(int n, const S* direct_, const S* gh, const S* x, S*
 }
 
 // One branch: from gh and gv (of v after the step) to gv (of v before it); gx_out = gx_in + gain gv (+ direct gh, and
-// direct's gradient).
-template <int A, bool DIRECT, class P, class S>
-static void branch_backward(int n, const BranchParameters<S>& p, const S* x, const S* v, const S* v_new, const S* gh, const S* gx_in,
-                            S* gv, S* gx_out, const BranchSums<S>& sums) {
+// direct's gradient). AFFINE: gain and offset are there and want gradients.
+template <int A, bool DIRECT, bool AFFINE, class P, class S>
+static void branch_backward(int n, const BranchParameters<S>& p, const S* x, const S* v, const S* v_new, const S* gh,
+                            const S* gx_in, S* gv, S* gx_out, const BranchSums<S>& sums) {
   const P alpha(p.alpha), gain(p.gain), strength(p.strength), direct(p.direct);
   S ta = 0, tg = 0, to = 0, ts = 0, td = 0;
 #pragma omp simd reduction(+ : ta, tg, to, ts, td)
@@ -196,9 +202,12 @@ static void branch_backward(int n, const BranchParameters<S>& p, const S* x, con
     const S gb = gv[i] + g * strength[i] * slope;
     SD_ADD(ts, sums.strength, g * f);
     SD_ADD(ta, sums.alpha, gb * v[i]);
-    SD_ADD(tg, sums.gain, gb * xi);
-    SD_ADD(to, sums.offset, gb);
-    S gx = gb * gain[i];
+    S gx = gb;
+    if constexpr (AFFINE) {
+      SD_ADD(tg, sums.gain, gb * xi);
+      SD_ADD(to, sums.offset, gb);
+      gx *= gain[i];
+    }
     if constexpr (DIRECT) {
       SD_ADD(td, sums.direct, g * xi);
       gx += direct[i] * g;
@@ -210,7 +219,7 @@ static void branch_backward(int n, const BranchParameters<S>& p, const S* x, con
   }
   if (!P::LANES) {
     *sums.strength.sum += double(ts), *sums.alpha.sum += double(ta);
-    *sums.gain.sum += double(tg), *sums.offset.sum += double(to);
+    if (AFFINE) *sums.gain.sum += double(tg), *sums.offset.sum += double(to);
     if (DIRECT) *sums.direct.sum += double(td);
   }
 }
@@ -224,10 +233,12 @@ template <class S> struct Loops {
   void (*polynomial_forward)(int, const SomaParameters<S>&, const S*, S*, S*);
   void (*soma_forward)(int, const SomaParameters<S>&, const S*, const S*, const S*, S*, S*, S*);
   void (*surrogate)(int, const S*, const S*, S, S, S*);
-  void (*fire_backward)(int, const SomaParameters<S>&, const S*, const S*, const S*, const S*, const S*, const S*, S*, const Sum<S>&);
+  void (*fire_backward)(int, const SomaParameters<S>&, const S*, const S*, const S*, const S*, const S*, const S*, S*,
+                        const Sum<S>&);
   void (*polynomial_backward)(int, const SomaParameters<S>&, const S*, const S*, S*, S*, S*, const Sum<S>*);
   void (*direct_backward)(int, const S*, const S*, const S*, S*, const Sum<S>&);
-  void (*branch_backward)(int, const BranchParameters<S>&, const S*, const S*, const S*, const S*, const S*, S*, S*, const BranchSums<S>&);
+  void (*branch_backward)(int, const BranchParameters<S>&, const S*, const S*, const S*, const S*, const S*, S*, S*,
+                          const BranchSums<S>&);
 };
 
 template <class P, int A, class S> static void choose_activation(const Call& call, Loops<S>& loops) {
@@ -235,14 +246,17 @@ template <class P, int A, class S> static void choose_activation(const Call& cal
     if (call.activation != A) return choose_activation<P, A + 1>(call, loops);
     const bool direct = call.fan == call.B;  // `shared`: the direct term is taken once, apart
     loops.branch_forward = direct ? branch_forward<A, true, P, S> : branch_forward<A, false, P, S>;
-    loops.branch_backward = direct ? branch_backward<A, true, P, S> : branch_backward<A, false, P, S>;
+    if (call.gain || call.offset)
+      loops.branch_backward = direct ? branch_backward<A, true, true, P, S> : branch_backward<A, false, true, P, S>;
+    else
+      loops.branch_backward = direct ? branch_backward<A, true, false, P, S> : branch_backward<A, false, false, P, S>;
   }
 }
 
-template <class P, int G, class S> static void choose_surrogate(const Call& call, Loops<S>& loops) {
+template <int G, class S> static void choose_surrogate(const Call& call, Loops<S>& loops) {
   if constexpr (G < SURROGATES) {
-    if (call.surrogate != G) return choose_surrogate<P, G + 1>(call, loops);
-    loops.surrogate = surrogate_row<G, P, S>;
+    if (call.surrogate != G) return choose_surrogate<G + 1>(call, loops);
+    loops.surrogate = surrogate_row<G, S>;
   }
 }
 
@@ -262,7 +276,6 @@ template <class P, class S> static void choose(const Call& call, Loops<S>& loops
   loops.scale = scale<P, S>;
   loops.direct_backward = direct_backward<P, S>;
   choose_activation<P, 0>(call, loops);
-  choose_surrogate<P, 0>(call, loops);
   const int timing = call.timing;
   if (call.reset == RESET_NONE) choose_soma<P, RESET_NONE, AT_ONCE>(call, loops);
   else if (call.reset == RESET_HARD && timing == AT_ONCE) choose_soma<P, RESET_HARD, AT_ONCE>(call, loops);
@@ -275,6 +288,7 @@ template <class P, class S> static void choose(const Call& call, Loops<S>& loops
 
 template <class S> static Loops<S> choose(const Call& call, bool per_lane) {
   Loops<S> loops = {};
+  choose_surrogate<0>(call, loops);
   if (per_lane) choose<Lanes<S>>(call, loops);
   else choose<Uniform<S>>(call, loops);
   return loops;

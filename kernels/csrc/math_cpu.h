@@ -1,5 +1,5 @@
-// Elementary functions that GCC vectorises inside a lane loop: no calls, no tables, no branches. Relative error about 1e-7
-// in float; NaN goes through, overflow gives infinity, underflow gives 0. double takes the C library's.
+// Elementary functions that GCC vectorises inside a lane loop: no calls, no tables, no branches. Relative error about
+// 1e-7 in float; NaN goes through, overflow gives infinity, underflow gives 0. double takes the C library's.
 #pragma once
 #include <math.h>
 #include <stdint.h>
@@ -8,8 +8,8 @@
 SD_FN float sd_from_bits(uint32_t bits) { float f; memcpy(&f, &bits, 4); return f; }
 SD_FN uint32_t sd_to_bits(float f) { uint32_t bits; memcpy(&bits, &f, 4); return bits; }
 
-// exp(x) - 1 = 2^k (exp(r) - 1) + (2^k - 1) with x = k ln 2 + r, |r| <= ln 2 / 2; `scale` in two factors, so that 2^k may
-// leave the normal range.
+// exp(x) - 1 = 2^k (exp(r) - 1) + (2^k - 1) with x = k ln 2 + r, |r| <= ln 2 / 2. Returns exp(r) - 1; 2^k comes in two
+// factors, as it may leave the normal range.
 SD_FN float sd_reduce(float x, float& half, float& rest) {
   x = x < -104.0f ? -104.0f : x;
   x = x > 89.0f ? 89.0f : x;

@@ -1,7 +1,8 @@
-// The soma-dendrite pair for NVRTC: one thread per neuron, time inside, states in registers. Everything that is static in
-// a call is a macro (see soma_dendrite/cupy.py): SD_STATE and the stored scalars SD_IO (x, spikes, gx) and SD_G_IO (g_spikes);
-// SD_BRANCHES, SD_FAN (rows of x per neuron), SD_DEGREE, SD_ACTIVATION, SD_RESET, SD_TIMING, SD_DETACH, SD_STRICT, SD_ONCE, SD_RECORD, SD_SURROGATE;
-// SD_SEGMENT, the steps backward keeps in registers; SD_THREADS per block; SD_BY_CHANNEL, which way backward's threads lie.
+// The soma-dendrite pair for NVRTC: one thread per neuron, time inside, states in registers. Everything that is static
+// in a call is a macro (see soma_dendrite/cupy.py): SD_STATE and the stored scalars SD_IO (x, spikes, gx) and SD_G_IO
+// (g_spikes); SD_BRANCHES, SD_FAN (rows of x per neuron), SD_DEGREE, SD_ACTIVATION, SD_RESET, SD_TIMING, SD_DETACH,
+// SD_STRICT, SD_ONCE, SD_RECORD, SD_SURROGATE; SD_SEGMENT, the steps backward keeps in registers; SD_THREADS per block;
+// SD_BY_CHANNEL, which way backward's threads lie.
 #include "scalars.h"
 
 typedef long long index_t;
@@ -10,7 +11,9 @@ typedef SD_IO IO;
 typedef SD_G_IO G_IO;
 enum { NB = SD_BRANCHES > 0 ? SD_BRANCHES : 1, ROWS = 4 * SD_BRANCHES + SD_DEGREE + 3, DIRECT_ROW = 4 * SD_BRANCHES };
 
-#define SHAPE index_t T, index_t N, index_t C, index_t L, const IO* __restrict__ x, index_t x_t, index_t x_n, index_t x_c, index_t x_l
+#define SHAPE                                                                                                        \
+  index_t T, index_t N, index_t C, index_t L, const IO *__restrict__ x, index_t x_t, index_t x_n, index_t x_c, \
+      index_t x_l
 #define PARAMETERS                                                                                                     \
   const S* __restrict__ alpha, const S* __restrict__ gain, const S* __restrict__ offset,                               \
       const S* __restrict__ strength, const S* __restrict__ direct, const S* __restrict__ theta,                       \
@@ -20,7 +23,8 @@ enum { NB = SD_BRANCHES > 0 ? SD_BRANCHES : 1, ROWS = 4 * SD_BRANCHES + SD_DEGRE
 #define STATES const S* __restrict__ u_in, const S* __restrict__ v_in, const S* __restrict__ fired_in
 
 struct Parameters {
-  S alpha[NB], gain[NB], offset[NB], strength[NB], direct, theta[SD_DEGREE + 1], threshold, level, v_reset, a, b, low, high;
+  S alpha[NB], gain[NB], offset[NB], strength[NB], direct, theta[SD_DEGREE + 1];
+  S threshold, level, v_reset, a, b, low, high;
   __device__ Parameters(index_t c, PARAMETERS) {
     for (int k = 0; k < SD_BRANCHES; ++k) {
       this->alpha[k] = alpha[c * alpha_c + k];
@@ -31,7 +35,9 @@ struct Parameters {
     for (int k = 0; k <= SD_DEGREE; ++k) this->theta[k] = theta[c * theta_c + k];
     this->direct = direct[c * direct_c];
     this->threshold = level = threshold[c * threshold_c];
-    if (SD_STRICT) level = sizeof(S) == 4 ? S(nextafterf(float(level), sd_from_bits(0x7F800000u))) : S(nextafter(double(level), double(sd_from_bits(0x7F800000u))));
+    const float infinity = sd_from_bits(0x7F800000u);
+    if (SD_STRICT && sizeof(S) == 4) level = S(nextafterf(float(level), infinity));
+    if (SD_STRICT && sizeof(S) == 8) level = S(nextafter(double(level), double(infinity)));
     this->v_reset = S(v_reset), a = S(surrogate_a), b = S(surrogate_b), low = S(clamp_low), high = S(clamp_high);
   }
 };
@@ -101,14 +107,16 @@ sd_forward(SHAPE, PARAMETERS, STATES, IO* __restrict__ spikes, S* __restrict__ u
   if (SD_ONCE) fired_out[m] = state.fired;
 }
 
-// Backward of one step. `before` is the state it started from, `v` the branches after it; gu and gv go from after to before.
-SD_FN void step_backward(const Parameters& p, const S* x, const State& before, const S* v, S h, S gs, S& gu, S* gv, S* gx,
-                         S* sums) {
+// Backward of one step. `before` is the state it started from, `v` the branches after it; gu and gv go from after to
+// before.
+SD_FN void step_backward(const Parameters& p, const S* x, const State& before, const S* v, S h, S gs, S& gu, S* gv,
+                         S* gx, S* sums) {
   const S r = pending<SD_RESET, SD_TIMING>(before.u, p.level), allowed = SD_ONCE ? S(1) - before.fired : S(1);
   const S s = (h >= p.level ? S(1) : S(0)) * allowed;
   const S sg = surrogate<SD_SURROGATE>(h - p.threshold, p.a, p.b);
   S g_threshold;
-  const S gh = fire_backward<SD_RESET, SD_TIMING, SD_DETACH>(gs, gu, h, s, r, sg, allowed, p.threshold, p.v_reset, g_threshold);
+  const S gh = fire_backward<SD_RESET, SD_TIMING, SD_DETACH>(gs, gu, h, s, r, sg, allowed, p.threshold, p.v_reset,
+                                                             g_threshold);
   sums[ROWS - 1] += g_threshold;
   const S raw = carried<SD_RESET, SD_TIMING>(before.u, r, p.v_reset), c = clamped(raw, p.low, p.high);
   S power = gh, slope = 0;
@@ -149,9 +157,9 @@ struct Gradients {
   S *g_u_in, *g_v_in, *checkpoints;
 };
 
-// One neuron. States are recomputed SD_SEGMENT steps at a time into registers, from checkpoints that a first pass leaves.
-SD_FN void neuron_backward(const Parameters& p, index_t n, index_t c, index_t l, index_t slot, index_t slots, SHAPE, STATES,
-                           const Gradients& g, S* sums) {
+// One neuron. States are recomputed SD_SEGMENT steps at a time into registers, from checkpoints a first pass leaves.
+SD_FN void neuron_backward(const Parameters& p, index_t n, index_t c, index_t l, index_t slot, index_t slots, SHAPE,
+                           STATES, const Gradients& g, S* sums) {
   const index_t M = N * C * L, m = (n * C + c) * L + l, branches = (m - l) * SD_BRANCHES + l;
   const index_t segments = (T + SD_SEGMENT - 1) / SD_SEGMENT;
   const IO* at = x + n * x_n + c * SD_FAN * x_c + l * x_l;
@@ -227,9 +235,10 @@ SD_FN S block_sum(S value) {
 // SD_BY_CHANNEL: a thread owns (c, l) and walks batch entries, `groups` apart; `partial` is [groups, ROWS, C * L].
 // Otherwise a block owns a channel's positions (n, l), `groups` blocks a channel; `partial` is [groups, ROWS, C].
 extern "C" __global__ void __launch_bounds__(SD_THREADS)
-sd_backward(SHAPE, PARAMETERS, STATES, const G_IO* __restrict__ gs, index_t gs_t, index_t gs_n, index_t gs_c, index_t gs_l,
-            const S* __restrict__ g_sequence, const S* __restrict__ g_u, const S* __restrict__ g_v, IO* __restrict__ gx,
-            S* __restrict__ g_u_in, S* __restrict__ g_v_in, S* __restrict__ checkpoints, S* __restrict__ partial,
+sd_backward(SHAPE, PARAMETERS, STATES, const G_IO* __restrict__ gs, index_t gs_t, index_t gs_n, index_t gs_c,
+            index_t gs_l, const S* __restrict__ g_sequence, const S* __restrict__ g_u, const S* __restrict__ g_v,
+            IO* __restrict__ gx, S* __restrict__ g_u_in, S* __restrict__ g_v_in, S* __restrict__ checkpoints,
+            S* __restrict__ partial,
             index_t groups) {
   const Gradients g = {gs, gs_t, gs_n, gs_c, gs_l, g_sequence, g_u, g_v, gx, g_u_in, g_v_in, checkpoints};
   S sums[ROWS];

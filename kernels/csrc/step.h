@@ -109,8 +109,8 @@ template <class S> SD_FN S integrate(S x, S v, S alpha, S gain, S offset) { retu
 template <int R, int W> constexpr bool delayed = W != AT_ONCE && R != RESET_NONE;
 template <int R, int W> constexpr bool resets_at_once = W != NEXT_STEP && R != RESET_NONE;
 
-// The spike of the step before, where the reset waits for this one. `level` is what h must reach: the threshold, or for a
-// strict comparison the next number above it, which is the same as h > threshold.
+// The spike of the step before, where the reset waits for this one. `level` is what h must reach: the threshold, or for
+// a strict comparison the next number above it, which is the same as h > threshold.
 template <int R, int W, class S> SD_FN S pending(S u, S level) {
   if constexpr (delayed<R, W>) return u >= level ? S(1) : S(0);
   return S(0);
