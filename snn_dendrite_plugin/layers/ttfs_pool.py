@@ -49,8 +49,8 @@ class TTFSMaxPool(nn.Module):
     Example::
 
         >>> import torch
-        >>> TTFSMaxPool(2)(SpikeTimes(torch.tensor([[[0.3, 0.1, 1.0, 0.9]]]), torch.tensor(1.0))).times.tolist()
-        [[[0.10000000149011612, 0.8999999761581421]]]
+        >>> TTFSMaxPool(2)(SpikeTimes(torch.tensor([[[0.5, 0.25, 1.0, 0.75]]]), torch.tensor(1.0))).times.tolist()
+        [[[0.25, 0.75]]]
     """
 
     sign: Tensor | None
