@@ -10,9 +10,10 @@ import torch
 from torch import Tensor, nn
 
 from ..layers import LayerActivity, SpikeTimes, TTFSEncode, TTFSFire, calibrate
-from ..layers.ttfs import check_range
+from ..layers.ttfs_spikes import check_range
 from ..layers.ttfs_windows import _Recorder, batches, emitters, evaluating
-from .ttfs_graph import Walk, trace
+from .ttfs_graph import Walk
+from .ttfs_stream import trace
 
 __all__ = ["TTFSNetwork", "TTFSReport", "convert_relu"]
 

@@ -31,58 +31,11 @@ from ..layers import (
     TTFSRelay,
     TTFSScale,
 )
+from .ttfs_stream import Stream, affine, narrow, plain, set_weights
 
-__all__ = ["Walk", "trace"]
+__all__ = ["Walk"]
 
 DOUBLE = torch.float64
-
-
-@dataclasses.dataclass
-class Stream:
-    """One value of the network in the new graph.
-
-    Attributes:
-        node: the new graph's node, spike times or potentials.
-        shape: without the batch.
-        depth: the window in which the spikes come, the encoder's being 0; for potentials, the window they integrate.
-        scale: ``[C]`` or None for 1; spike streams only. shift: ``[C, *]`` or None for 0.
-        synapses: the layers whose potentials are summed here, with their sources; potential streams only.
-        layer: the layer that alone makes this potential, into which a batch norm can be folded.
-        nonnegative: potentials that cannot be negative (sums of spikes' values), which a ReLU would leave as they are.
-    """
-
-    node: fx.Node
-    shape: tuple[int, ...]
-    depth: int
-    spikes: bool
-    scale: Tensor | None = None
-    shift: Tensor | None = None
-    synapses: tuple[tuple[fx.Node, Stream], ...] = ()
-    layer: nn.Module | None = None
-    nonnegative: bool = False
-
-    def __post_init__(self) -> None:
-        self.node.meta["shape"] = self.shape
-
-
-def trace(model: nn.Module, example: Tensor) -> fx.GraphModule:
-    """The model's graph with the shape of every value on ``example``; raises ValueError where it cannot be traced."""
-    from torch.fx.passes.shape_prop import ShapeProp
-
-    try:
-        traced = fx.symbolic_trace(model)
-    except Exception as error:
-        raise ValueError(
-            f"model {type(model).__name__} cannot be traced by torch.fx ({type(error).__name__}: {error}); "
-            "its forward must not depend on the values of tensors"
-        ) from error
-    traced.graph.eliminate_dead_code()
-    try:
-        with torch.no_grad():
-            ShapeProp(traced).propagate(example)
-    except Exception as error:
-        raise ValueError(f"example of shape {tuple(example.shape)} does not run through the model: {error}") from error
-    return traced
 
 
 class Walk:
@@ -165,7 +118,7 @@ class Walk:
         self.depth_of[str(source.target)] = 0
         scale = torch.full((shape[0],), self.high - self.low, dtype=DOUBLE)
         shift = torch.full(shape, self.low, dtype=DOUBLE)
-        self.streams[node] = _plain(Stream(source, shape, 0, True, scale, shift))
+        self.streams[node] = plain(Stream(source, shape, 0, True, scale, shift))
 
     def _output(self, node: fx.Node) -> None:
         found = node.args[0]
@@ -255,7 +208,7 @@ class Walk:
         return self._synapse(node, layer, source, weight, bias)
 
     def _synapse(self, node: fx.Node, layer: nn.Module, source: Stream, weight: Tensor, bias: Tensor | None) -> Stream:
-        _set(layer, weight, bias)
+        set_weights(layer, weight, bias)
         made = self._add(self._name(node), layer, source.node)
         return Stream(made, self._shape(node), source.depth, False, synapses=((made, source),), layer=layer)
 
@@ -278,7 +231,7 @@ class Walk:
             offset = module.bias.detach().to("cpu", DOUBLE)
         offset = offset - module.running_mean.detach().to("cpu", DOUBLE) * factor
         if source.spikes:
-            return _affine(source, factor, offset)
+            return affine(source, factor, offset)
         argument = node.args[0]
         if source.layer is None or len(argument.users) > 1:
             raise self._refuse(
@@ -291,7 +244,7 @@ class Walk:
         else:
             column = [-1, *[1] * (bias.dim() - 1)]
             bias = bias.detach() * factor.reshape(column) + offset.reshape(column)
-        _set(source.layer, weight * rows, bias)
+        set_weights(source.layer, weight * rows, bias)
         return source
 
     def _relu(self, node: fx.Node) -> Stream:
@@ -313,7 +266,7 @@ class Walk:
             return source
         channels = source.shape[0]
         scale = torch.ones(channels, dtype=DOUBLE) if source.scale is None else source.scale
-        made = self._add(name, TTFSScale(scale, _narrow(source.shift)), source.node)
+        made = self._add(name, TTFSScale(scale, narrow(source.shift)), source.node)
         nonnegative = all(t is None or bool((t >= 0).all()) for t in (source.scale, source.shift))
         return Stream(made, source.shape, source.depth, False, synapses=((made, source),), nonnegative=nonnegative)
 
@@ -486,35 +439,3 @@ _FUNCTIONS: dict[Any, Callable[[Walk, fx.Node], Stream]] = {
 
 def _rest(node: fx.Node) -> dict[str, Any]:
     return {key: value for key, value in node.kwargs.items() if key != "input"}
-
-
-def _set(layer: nn.Module, weight: Tensor, bias: Tensor | None) -> None:
-    layer.weight = nn.Parameter(weight)
-    layer.bias = None if bias is None else nn.Parameter(bias)
-
-
-def _narrow(shift: Tensor | None) -> Tensor | None:
-    """A shift ``[C, *]`` as ``[C]`` where it is the same at all positions."""
-    if shift is None or shift.dim() == 1:
-        return shift
-    flat = shift.flatten(1)
-    return flat[:, 0] if bool((flat == flat[:, :1]).all()) else shift
-
-
-def _plain(stream: Stream) -> Stream:
-    """Without a scale of 1 and a shift of 0."""
-    if stream.scale is not None and bool((stream.scale == 1).all()):
-        stream.scale = None
-    if stream.shift is not None and not bool(stream.shift.any()):
-        stream.shift = None
-    return stream
-
-
-def _affine(stream: Stream, factor: Tensor, offset: Tensor) -> Stream:
-    """``factor * (the stream) + offset``, per channel."""
-    column = [-1, *[1] * (len(stream.shape) - 1)]
-    scale = factor if stream.scale is None else factor * stream.scale
-    shift = offset.reshape(column).expand(stream.shape)
-    if stream.shift is not None:
-        shift = shift + factor.reshape(column) * stream.shift
-    return _plain(dataclasses.replace(stream, scale=scale, shift=shift.clone()))

@@ -1,8 +1,9 @@
 """Synaptic layers that know no host framework."""
 
-from .ttfs import SpikeTimes, TTFSConv1d, TTFSConv2d, TTFSDecode, TTFSEncode, TTFSFire, TTFSLinear, TTFSScale
+from .ttfs import TTFSConv1d, TTFSConv2d, TTFSLinear, TTFSScale
 from .ttfs_clock import TTFSEncoder, TTFSReadout, TTFSSpikeDecoder, TTFSSpikeMaxPool, TTFSSpikeScale
 from .ttfs_pool import TTFSAdaptiveAvgPool, TTFSAvgPool, TTFSFlatten, TTFSMaxPool, TTFSRelay, TTFSResidual
+from .ttfs_spikes import SpikeTimes, TTFSDecode, TTFSEncode, TTFSFire
 from .ttfs_windows import ActivityPenalty, LayerActivity, activity, calibrate, perturb, saturation
 
 __all__ = [

@@ -16,7 +16,7 @@ from torch.nn import functional as F
 from ..kernels.soma_dendrite.contract import state_dtype
 from ..kernels.ttfs import Settings
 from ..kernels.ttfs.reference import bins, charge, emit
-from .ttfs import check_range, scale_input
+from .ttfs_spikes import check_range, scale_input
 
 __all__ = ["TTFSEncoder", "TTFSReadout", "TTFSSpikeDecoder", "TTFSSpikeMaxPool", "TTFSSpikeScale"]
 

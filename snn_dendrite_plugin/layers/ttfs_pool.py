@@ -8,7 +8,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from .ttfs import SpikeTimes, TTFSFire, TTFSScale, as_spikes
+from .ttfs import TTFSScale
+from .ttfs_spikes import SpikeTimes, TTFSFire, as_spikes
 
 __all__ = [
     "TTFSAdaptiveAvgPool",

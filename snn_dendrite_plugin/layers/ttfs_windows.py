@@ -11,8 +11,9 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from .ttfs import SpikeTimes, TTFSEncode, TTFSFire, _Emitter, _Synapse
+from .ttfs import _Synapse
 from .ttfs_pool import TTFSRelay
+from .ttfs_spikes import SpikeTimes, TTFSEncode, TTFSFire, _Emitter
 
 __all__ = ["ActivityPenalty", "LayerActivity", "activity", "calibrate", "perturb", "saturation"]
 
