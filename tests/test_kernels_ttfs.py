@@ -6,9 +6,11 @@ import pytest
 import torch
 from hypothesis import HealthCheck, given, settings
 from test_kernels_cupy import OnCpu, compile_to_ptx, needs_compiler, nvrtc_library
+from test_kernels_triton import _worker, needs_triton
+from triton_cases import TTFS_CASES
 from ttfs_cases import BIASES, LAYOUTS, cases, check, make_case, random_case, same, special_values
 
-from snn_dendrite_plugin.kernels.ttfs import cpu, cupy, reference
+from snn_dendrite_plugin.kernels.ttfs import cpu, cupy, reference, triton
 from snn_dendrite_plugin.kernels.ttfs.contract import Settings
 from snn_dendrite_plugin.kernels.ttfs.op import ttfs
 
@@ -188,5 +190,66 @@ def test_cupy_on_the_gpu():
         check(cupy.provider, random_case(seed), "cuda")
     case = make_case((2, 8, 64, 56, 56), 8).to("cuda")
     runs = [case.run(cupy.provider) for _ in range(3)]
+    for other in runs[1:]:
+        assert all(torch.equal(a, b) for a, b in zip(runs[0], other, strict=True))
+
+
+@pytest.fixture(scope="module")
+def interpreter(tmp_path_factory):
+    yield from _worker(tmp_path_factory.mktemp("interpreter"), TRITON_INTERPRET="1")
+
+
+@pytest.fixture(scope="module")
+def compiler(tmp_path_factory):
+    yield from _worker(tmp_path_factory.mktemp("compiler"))
+
+
+@needs_triton
+@pytest.mark.parametrize("name", [name for name in TTFS_CASES if "special" not in name])
+def test_triton_agrees_with_the_reference(interpreter, name):
+    assert interpreter("ttfs_check", name) > 0.5
+
+
+@needs_triton
+def test_triton_random_cases(interpreter):
+    for seed in range(20):
+        interpreter("ttfs_check", str(seed))
+
+
+@needs_triton
+@pytest.mark.parametrize("name", [name for name in TTFS_CASES if name not in ("several_tiles", "empty")])
+def test_triton_gives_the_same_bits_as_torch(interpreter, name):
+    interpreter("ttfs_same", name)
+
+
+@needs_triton
+@pytest.mark.parametrize("name", ["several_tiles", "several_rows", "channels_last", "special-float64", "one_step"])
+def test_triton_compiles_without_spilling_or_contraction(compiler, name):
+    used = compiler("ttfs_compile", name, 90)
+    assert set(used) == {"forward_kernel", "backward_kernel"}
+    for kernel, counts in used.items():
+        assert counts["stack"] == 0, f"{kernel} spills registers: {counts}"
+        assert counts["reg"] <= 128, f"{kernel}: {counts}"
+    assert used["forward_kernel"]["contracted"] == 0 or name == "special-float64"  # its division is made of them
+
+
+def test_triton_is_not_loaded_by_import(run_python):
+    assert run_python("import sys, snn_dendrite_plugin.kernels.ttfs.triton\nprint('triton' in sys.modules)") == "False"
+
+
+def test_triton_says_why_not(monkeypatch):
+    monkeypatch.delenv("TRITON_INTERPRET", raising=False)
+    assert "TRITON_INTERPRET=1" in triton.provider.why_not(CPU, torch.float32, Settings(4))
+    assert "int32" in triton.provider.why_not(torch.device("cuda"), torch.int32, Settings(4))
+
+
+@pytest.mark.gpu
+def test_triton_on_the_gpu():
+    for seed in range(100):
+        check(triton.provider, random_case(seed), "cuda")
+    case = make_case((2, 8, 64, 56, 56), 8)
+    check(triton.provider, case, "cuda")
+    moved = case.to("cuda")
+    runs = [moved.run(triton.provider) for _ in range(3)]
     for other in runs[1:]:
         assert all(torch.equal(a, b) for a, b in zip(runs[0], other, strict=True))

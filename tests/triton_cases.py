@@ -4,7 +4,7 @@ Triton decides at import between its interpreter (CPU tensors) and its compiler,
 Run as a script, this file answers requests on standard input, one JSON list per line: ``["check", name]`` compares a
 case with the float64 reference, ``["same", name]`` compares the forward pass with the torch provider bit by bit,
 ``["compile", name, capability]`` compiles both kernels of a case for a GPU that need not be there and reports what they
-use.
+use. The same with ``ttfs_`` before it runs a case of the TTFS pair.
 """
 
 from __future__ import annotations
@@ -20,6 +20,7 @@ from collections.abc import Callable
 from typing import Any
 
 import torch
+import ttfs_cases
 from kernel_cases import SURROGATE_PARAMETERS, Case, check, make_case, random_case
 
 from snn_dendrite_plugin.kernels.activations import ACTIVATIONS
@@ -27,6 +28,7 @@ from snn_dendrite_plugin.kernels.soma_dendrite import reference
 from snn_dendrite_plugin.kernels.soma_dendrite import triton as provider_module
 from snn_dendrite_plugin.kernels.soma_dendrite.contract import Settings
 from snn_dendrite_plugin.kernels.surrogates import KINDS, Surrogate
+from snn_dendrite_plugin.kernels.ttfs import triton as ttfs_module
 
 provider = provider_module.provider
 DENDSN = {"activation": "leaky_relu", "detach": True, "surrogate": "atan", "surrogate_a": 2.0}
@@ -143,6 +145,17 @@ class _Driver:
 
 def compiled(name: str, capability: int) -> dict[str, dict[str, int]]:
     """Registers, stack and shared bytes of both kernels of a case, compiled as a launch would."""
+    c = case(name)
+
+    def call() -> None:
+        provider.forward(c.inputs, c.settings)
+        provider.backward(c.inputs, c.settings, c.g_spikes, c.g_u, c.g_v, c.g_sequence)
+
+    return resources(provider_module, call, capability)
+
+
+def resources(module: Any, call: Callable[[], Any], capability: int) -> dict[str, dict[str, int]]:
+    """What the kernels use that ``call`` would launch through ``module._run``."""
     import triton
     from triton.runtime import driver
 
@@ -156,20 +169,49 @@ def compiled(name: str, capability: int) -> dict[str, dict[str, int]]:
         text = subprocess.run([tool, "-res-usage", "kernel.cubin"], capture_output=True, text=True, check=True).stdout
         counts = {key.lower(): int(value) for key, value in re.findall(r"\b(REG|STACK|SHARED):(\d+)", text)}
         wide = len(re.findall(r"ld\.global[.\w]*\.v[24]", built.asm["ptx"]))
-        used[kernel.__name__] = {**counts, "wide_loads": wide}
+        used[kernel.__name__] = {**counts, "wide_loads": wide, "contracted": built.asm["ptx"].count("fma.rn")}
 
-    c, before = case(name), provider_module._run
+    before = module._run
     driver.set_active(_Driver(capability))
-    provider_module._run = warm_up
+    module._run = warm_up
     try:
-        provider.forward(c.inputs, c.settings)
-        provider.backward(c.inputs, c.settings, c.g_spikes, c.g_u, c.g_v, c.g_sequence)
+        call()
     finally:
-        provider_module._run = before
+        module._run = before
     return used
 
 
-REQUESTS = {"check": lambda name: check(provider, case(name)), "same": same, "compile": compiled}
+def ttfs_case(name: str) -> ttfs_cases.Case:
+    return ttfs_cases.random_case(int(name), most_values=3000) if name.isdigit() else TTFS_CASES[name]()
+
+
+def ttfs_compiled(name: str, capability: int) -> dict[str, dict[str, int]]:
+    return resources(ttfs_module, lambda: ttfs_case(name).run(ttfs_module.provider), capability)
+
+
+TTFS_CASES: dict[str, Callable[[], ttfs_cases.Case]] = {
+    "special-float32": functools.partial(ttfs_cases.special_values, torch.float32),
+    "special-float16": functools.partial(ttfs_cases.special_values, torch.float16),
+    "special-float64": functools.partial(ttfs_cases.special_values, torch.float64),
+    "several_tiles": functools.partial(ttfs_cases.make_case, (2, 2, 3, 1100), 3),
+    "several_rows": functools.partial(ttfs_cases.make_case, (1, 70, 33), 9, dtype=torch.float16),
+    "channels_last": functools.partial(
+        ttfs_cases.make_case, (2, 2, 5, 3, 4), 10, layout="channels_last", g_layout="channels_last"
+    ),
+    "sliced": functools.partial(
+        ttfs_cases.make_case, (2, 3, 4, 5), 2, bias="full", layout="channels_sliced", g_layout="sliced"
+    ),
+    "one_step": functools.partial(ttfs_cases.make_case, (3, 2, 4, 5), 1, bias="one"),
+    "empty": functools.partial(ttfs_cases.make_case, (2, 0, 4), 4),
+}
+REQUESTS = {
+    "check": lambda name: check(provider, case(name)),
+    "same": same,
+    "compile": compiled,
+    "ttfs_check": lambda name: ttfs_cases.check(ttfs_module.provider, ttfs_case(name)),
+    "ttfs_same": lambda name: ttfs_cases.same(ttfs_module.provider, ttfs_case(name)),
+    "ttfs_compile": ttfs_compiled,
+}
 
 if __name__ == "__main__":
     torch.set_num_threads(1)

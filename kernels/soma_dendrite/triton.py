@@ -8,23 +8,19 @@ read through their strides; they are copied only if their positions cannot be nu
 
 from __future__ import annotations
 
-import contextlib
 import functools
-import importlib.util
 import math
-import os
 from types import ModuleType
 from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
 
+from ..triton_support import missing, on, why_not
 from .contract import Gradients, Inputs, Outputs, Settings, dimensions
 
 __all__ = ["TritonProvider", "provider"]
 
-OLDEST_TRITON = (3, 3)  # tuples inside kernels
-OLDEST_CAPABILITY = (8, 0)
 MOST_BRANCHES = 16  # code and registers grow with every branch
 WARPS = 4
 BLOCK = 128  # one neuron per thread: a segment of states must fit into its registers
@@ -34,7 +30,6 @@ LOADS = 16  # inputs per neuron that the forward kernel loads ahead
 LONGEST_SEGMENT = {"forward": 16, "backward": 8}
 PROGRAMS_PER_PROCESSOR = 8  # two rounds at four resident programs
 PACKABLE = (2, 4, 8)  # branch counts that one tile loads and stores at once
-DTYPES = (torch.float16, torch.bfloat16, torch.float32, torch.float64)
 PARAMETERS = ("alpha", "gain", "offset", "strength", "direct", "theta", "threshold")
 
 
@@ -47,33 +42,14 @@ def _previous_power(n: int) -> int:
 
 
 @functools.cache
-def _missing() -> str | None:
-    """Why triton cannot be used at all."""
-    if importlib.util.find_spec("triton") is None:
-        return "triton is not installed; install `snn-dendrite-plugin[triton]`"
-    try:
-        import triton
-
-        version = tuple(int(part) for part in triton.__version__.split(".")[:2])
-        if version < OLDEST_TRITON:
-            return f"triton is {triton.__version__}; {'.'.join(map(str, OLDEST_TRITON))} or newer is needed"
-        _kernels()
-    except Exception as error:  # a broken installation must cost a reason, not the run
-        return f"triton cannot be imported: {type(error).__name__}: {error}"
-    return None
-
-
-@functools.cache
 def _kernels() -> ModuleType:
     from . import triton_kernels
 
     return triton_kernels
 
 
-def _interpreted() -> bool:
-    from triton.runtime import JITFunction
-
-    return not isinstance(_kernels().forward_kernel, JITFunction)
+def _missing() -> str | None:
+    return missing(_kernels)
 
 
 class _Grid(NamedTuple):
@@ -235,10 +211,6 @@ def _run(kernel: Any, programs: int, arguments: tuple[Any, ...], options: dict[s
     return kernel[(programs,)](*arguments, **options)
 
 
-def _on(device: torch.device) -> Any:
-    return torch.cuda.device(device) if device.type == "cuda" else contextlib.nullcontext()
-
-
 class TritonProvider:
     """The fused kernels on CUDA devices; on CPU tensors under Triton's interpreter."""
 
@@ -246,23 +218,9 @@ class TritonProvider:
     automatic_devices = ("cuda",)  # the interpreter is for tests, never for speed
 
     def why_not(self, device: torch.device, dtype: torch.dtype, settings: Settings) -> str | None:
-        device = torch.device(device)
-        if device.type not in ("cuda", "cpu"):
-            return f"triton kernels run on cuda devices, not on {device.type}"
-        if device.type == "cpu" and os.environ.get("TRITON_INTERPRET") != "1":
-            return "triton runs on CPU tensors only under TRITON_INTERPRET=1"
-        if dtype not in DTYPES:
-            return f"dtype is {dtype}; the triton kernels take {', '.join(str(d) for d in DTYPES)}"
         if settings.branches > MOST_BRANCHES:
             return f"branches is {settings.branches}; the triton kernels hold at most {MOST_BRANCHES} in registers"
-        if device.type == "cuda" and torch.version.cuda and torch.cuda.is_available():
-            capability = torch.cuda.get_device_capability(device)
-            if capability < OLDEST_CAPABILITY:
-                return f"{device} has compute capability {capability}; triton needs {OLDEST_CAPABILITY} or newer"
-        reason = _missing()
-        if reason is None and device.type == "cpu" and not _interpreted():
-            reason = "TRITON_INTERPRET=1 was set after triton was imported; set it before"
-        return reason
+        return why_not(device, dtype, _kernels)
 
     @torch.no_grad()
     def forward(self, inputs: Inputs, settings: Settings) -> Outputs:
@@ -279,7 +237,7 @@ class TritonProvider:
         trace = inputs.u.new_empty((t, *inputs.u.shape)) if settings.record else None
         if spikes.numel():
             static = _static(inputs, settings, grid, fan, modes, backward=False)
-            with _on(x.device):
+            with on(x.device):
                 _launch(
                     _kernels().forward_kernel, grid.blocks_c * grid.blocks_j,
                     *inputs, spikes, u, v, fired, trace,
@@ -320,7 +278,7 @@ class TritonProvider:
         scratch = None
         if static.long:
             scratch = gu.new_empty(programs * -(-t // static.segment) * static.slots * BLOCK)
-        with _on(x.device):
+        with on(x.device):
             _launch(
                 _kernels().backward_kernel, programs,
                 *inputs, gs, u, v, u_sequence, gx, gu, gv, sums, scratch,
