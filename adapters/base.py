@@ -114,6 +114,16 @@ class HostAdapter:
     def after_swap(self, root: nn.Module) -> None:
         """Called on the model after neurons were exchanged, e.g. to drop the host's caches."""
 
+    def forget(self, module: nn.Module) -> None:
+        """Release a neuron that was taken out of a model, for hosts that list their neurons somewhere; else nothing."""
+
+    def remember(self, module: nn.Module) -> None:
+        """The opposite of :meth:`forget`, for a neuron that goes back into a model."""
+
+    def channel_axis(self, module: nn.Module) -> int:
+        """Axis of the channels in this neuron's input: 2 for sequences ``[T, N, C, *]``, 1 for steps ``[N, C, *]``."""
+        return 2 if getattr(module, "step_mode", "s") == "m" else 1
+
 
 def accepts(model_class: type, name: str) -> bool:
     """Whether a model's constructor has the argument ``name``."""

@@ -58,7 +58,7 @@ _OTHERS = frozenset(
         "snn_dendrite_plugin.convert.surgery.Replaced",
         "snn_dendrite_plugin.convert.weights.PointWeights",
         "snn_dendrite_plugin.kernels.surrogates.Surrogate",
-        "snn_dendrite_plugin.swap._new_point",
+        "snn_dendrite_plugin.stand_in._new_point",
     }
 )
 

@@ -217,7 +217,7 @@ def trace_inputs(
             tensor = first_tensor((args, kwargs))
             mark = getattr(tensor, _MARK, None)
             if isinstance(mark, _Origin):
-                axis = getattr(item.adapter, "channel_axis", _sequence_axis)(module)
+                axis = item.adapter.channel_axis(module)
                 count = channels[id(mark.path.layer.module)]
                 if not _lies_on(mark.index, count, axis):
                     follow.used(mark, item.name)

@@ -107,12 +107,6 @@ def reset_states(model: nn.Module, adapters: dict[str, Any]) -> None:
         adapter.before_swap(model)
 
 
-def forget(adapter: Any, module: nn.Module) -> None:
-    """Hosts that list their neurons somewhere take the one that went out of the model off the list."""
-    if hasattr(adapter, "forget"):
-        adapter.forget(module)
-
-
 def find_modules(root: nn.Module, stop: Callable[[nn.Module], bool] = lambda _: False) -> list[Found]:
     """Every module with all its places, in order of registration; modules that ``stop`` accepts are not entered."""
     found: dict[int, Found] = {}

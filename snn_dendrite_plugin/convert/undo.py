@@ -11,7 +11,6 @@ from .surgery import (
     active_adapters,
     find_modules,
     find_neurons,
-    forget,
     owners,
     place_of,
     replaced,
@@ -58,10 +57,8 @@ def revert(model: nn.Module) -> nn.Module:
     for item in converted:
         held = replaced(item.module)
         if held is not None and held.adapter in adapters:
-            forget(adapters[held.adapter], item.module)
-            remember = getattr(adapters[held.adapter], "remember", None)
-            if remember is not None:
-                remember(held.original)
+            adapters[held.adapter].forget(item.module)
+            adapters[held.adapter].remember(held.original)
     vars(swap.root).pop(REPORT_KEY, None)
     for module in swap.root.modules():
         vars(module).pop(REPORT_KEY, None)
