@@ -80,7 +80,13 @@ class BuildLibrary(build_ext):
 
         with ThreadPoolExecutor(os.cpu_count()) as pool:
             list(pool.map(compile_unit, units))
-        run([*compiler, "-shared", *(str(objects / unit[1]) for unit in units), "-o", str(target), "-pthread"])
+        # renamed into place: a process that has the old library loaded keeps it, and would crash if it were overwritten
+        linked = target.with_name(f".{target.name}.{os.getpid()}")
+        try:
+            run([*compiler, "-shared", *(str(objects / unit[1]) for unit in units), "-o", str(linked), "-pthread"])
+            os.replace(linked, target)
+        finally:
+            linked.unlink(missing_ok=True)
 
     def get_outputs(self) -> list[str]:
         return [path for path in super().get_outputs() if os.path.exists(path)]
