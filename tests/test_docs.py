@@ -36,8 +36,8 @@ def blocks() -> list:
 def modules() -> list[str]:
     names = [snn_dendrite_plugin.__name__]
     for module in pkgutil.walk_packages(snn_dendrite_plugin.__path__, f"{snn_dendrite_plugin.__name__}."):
-        source = Path(module.module_finder.find_spec(module.name).origin).read_text()
-        if ">>>" in source:
+        source = Path(module.module_finder.find_spec(module.name).origin)
+        if source.suffix == ".py" and ">>>" in source.read_text():  # the compiled library looks like a module, too
             names.append(module.name)
     return names
 
