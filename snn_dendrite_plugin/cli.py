@@ -21,6 +21,7 @@ COMMANDS = {  # name -> module with a function `command`
     "bench": ".bench_command",
     "run": ".run",
     "convert": ".checkpoint",
+    "zoo": ".zoo_command",
 }
 
 app = typer.Typer(

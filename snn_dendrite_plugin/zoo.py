@@ -1,4 +1,8 @@
-"""SpikingJelly's model zoo for tests: every constructor, and a small network of each family that computes something."""
+"""SpikingJelly's model zoo: every constructor, and a small network of each family that computes something.
+
+The tests and the zoo page take their models from here, so that what is documented is what is tested. Needs SpikingJelly
+2.0.
+"""
 
 from __future__ import annotations
 
@@ -27,6 +31,8 @@ from spikingjelly.activation_based.model import (
     spiking_vggws_ottt,
 )
 from torch import Tensor, nn
+
+__all__ = ["CONSTRUCTORS", "TINY", "Case", "data", "first", "make"]
 
 
 @dataclass(frozen=True)
