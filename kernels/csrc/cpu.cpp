@@ -34,9 +34,9 @@ Grid cut(const Call& c, bool backward) {
   const int64_t scalar = c.io == FLOAT64 ? 8 : 4;
   const bool per_channel = (c.B && (c.alpha_c || c.gain_c || c.offset_c || c.strength_c)) || c.direct_c || c.theta_c ||
                            c.threshold_c;
-  // where channels are alike and their rows adjoin, a block may run on over them
+  // where the rows of neighbouring channels adjoin, a block may run on over them
   const bool flat = !per_channel && c.fan == 1 && c.L < WIDE;
-  int64_t lanes = flat ? WIDE : int64_t(MAX_LANES);
+  int64_t lanes = flat || (c.fan == 1 && c.L < 48) ? WIDE : int64_t(MAX_LANES);
   g.rows = int(4 * c.B + c.degree + 3);
   g.segment = c.T;
   if (backward) {
@@ -59,7 +59,10 @@ Grid cut(const Call& c, bool backward) {
   }
   g.blocks_n = pieces(c.N, g.dn), g.blocks_c = pieces(c.C, g.dc), g.blocks_l = pieces(c.L, g.dl);
   const int64_t work = c.T * c.N * c.C * c.L * most(1, c.B);
-  const int64_t target = most(1, least(256, work / 16384));
+  g.columns = per_channel ? c.C : 1;
+  g.per_lane = per_channel && g.dc > 1;
+  // parameters laid out per lane, and their sums, are a cost per chunk
+  const int64_t target = most(1, least(256, work / (g.per_lane ? 131072 : 16384)));
   if (backward) {  // channels apart first: their sums need no slots of their own
     g.chunks_c = least(g.blocks_c, target);
     g.chunks_n = least(g.blocks_n, pieces(target, g.chunks_c));
@@ -68,8 +71,6 @@ Grid cut(const Call& c, bool backward) {
     g.chunks_c = least(g.blocks_c, pieces(target, g.chunks_n));
   }
   g.chunks_l = least(g.blocks_l, pieces(target, g.chunks_c * g.chunks_n));
-  g.columns = per_channel ? c.C : 1;
-  g.per_lane = per_channel && g.dc > 1;
   g.width = int(pieces(int64_t(g.dn) * g.dc * g.dl, 16) * 16 + 16);  // rows in different cache sets
   return g;
 }

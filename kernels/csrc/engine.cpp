@@ -85,10 +85,11 @@ template <class S> struct Engine_ {
       to[0] = p ? p[box.c * channel_stride + element] : otherwise;
       return;
     }
-    int i = 0;
     for (int n = 0; n < box.dn; ++n)
-      for (int k = 0; k < box.dc; ++k)
-        for (int l = 0; l < box.dl; ++l) to[i++] = p ? p[(box.c + k) * channel_stride + element] : otherwise;
+      for (int k = 0; k < box.dc; ++k, to += box.dl) {
+        const S value = p ? p[(box.c + k) * channel_stride + element] : otherwise;
+        for (int l = 0; l < box.dl; ++l) to[l] = value;
+      }
   }
   void expand(const Box& box) {
     for (int b = 0; b < B; ++b) {
