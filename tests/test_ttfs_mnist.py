@@ -62,7 +62,7 @@ def test_all_ten_thousand_images_agree(network):
 @mnist
 @pytest.mark.parametrize("network", ["mlp", "vgg"])
 def test_fine_tuning_on_the_clock_recovers_the_relu_network(network):
-    steps, rounds = ("100", "10") if network == "mlp" else ("60", "4")
+    steps, rounds = ("100", "10") if network == "mlp" else ("250", "4")
     arguments = ("--network", network, "--epochs", rounds, "--seeds", "3", "--steps", steps)
     found = numbers(TUNED, run("ttfs_convert.py", *arguments, "--show", "tune", data=True))
     assert [row[0] for row in found] == [8, 16] * 3
