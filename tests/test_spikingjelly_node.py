@@ -279,6 +279,11 @@ def test_ttfs_node_fires_the_same_spikes_in_both_modes_one_window_later(fire_onc
     functional.reset_net(net)
     with pytest.raises(ValueError, match="steps"):
         multi(x[:5])
+    reset_elsewhere = neuron.TTFS(steps, step_mode="m", v_reset=0.5, **build)
+    assert reset_elsewhere.v == 0.0  # the host's reset potential is none of its business
+    assert torch.equal(reset_elsewhere(x), spikes)
+    functional.reset_net(reset_elsewhere)
+    assert torch.equal(reset_elsewhere(x), spikes)
 
 
 def test_input_of_another_batch_size_starts_from_reset():

@@ -75,6 +75,9 @@ class PluginNode(NodeBase):
         self.tau = tau if leaky else None
         for state in self.model.state_names(self.firing())[1:]:  # the first is BaseNode's own v
             self.register_memory(state, float(self.model.states.get(state, 0.0)))
+        if type(self.model).init_states is not NeuronModel.init_states:  # v_reset is not where this model starts
+            self.v = float(next(iter(self.model.states.values())))
+            self.set_reset_value("v", self.v)
 
     # -- firing ----------------------------------------------------------------------------------------------------
 
