@@ -98,8 +98,9 @@ class Shell(SpikingNeuron):
             raise ValueError(f"reset_mechanism is {host['reset_mechanism']!r}; it must be one of {', '.join(RESETS)}")
         self._check_callables(host)
         fire_once, reset_delay, carry = (host.pop(key, False) for key in ("fire_once", "reset_delay", "carry_states"))
-        host["threshold"] = _floating(host["threshold"])
-        host["graded_spikes_factor"] = _floating(host["graded_spikes_factor"])
+        for key in ("threshold", "graded_spikes_factor"):
+            given = isinstance(host[key], Tensor)
+            host[key] = _floating(host[key]) if given else _floating(host[key]).to(torch.get_default_device())
         if host["spike_grad"] is None:
             host["spike_grad"] = DEFAULT_SPIKE_GRAD
         elif isinstance(host["spike_grad"], Surrogate):
