@@ -6,11 +6,13 @@ It is built with the wheel where a C++ compiler is at hand, and runs in the Open
 from __future__ import annotations
 
 import ctypes
+import functools
 from pathlib import Path
+from typing import Any
 
 import torch
 
-__all__ = ["LEVELS", "SCALARS", "load"]
+__all__ = ["LEVELS", "SCALARS", "CompiledProvider", "load"]
 
 FOLDER = Path(__file__).resolve().parent
 LEVELS = ("baseline", "avx2", "avx512")  # instruction sets, in the library's order
@@ -34,6 +36,7 @@ def _openmp() -> int | None:
     return None
 
 
+@functools.cache
 def load(prefix: str, call: type[ctypes.Structure]) -> tuple[ctypes.CDLL | None, str]:
     """The library, or None and the reason.
 
@@ -61,3 +64,38 @@ def load(prefix: str, call: type[ctypes.Structure]) -> tuple[ctypes.CDLL | None,
         library.sd_use_openmp(_openmp())
         return library, ""
     return None, reason
+
+
+class CompiledProvider:
+    """Compiled C++ for CPU tensors of float32, float64, float16 and bfloat16.
+
+    Args:
+        level: instruction set, one of ``baseline``, ``avx2``, ``avx512``; None takes the best this processor has. One
+            that the processor lacks also gives the best.
+
+    Raises:
+        ValueError: an unknown level.
+    """
+
+    name = "cpu"
+    prefix: str  # of the op's entry points in the library
+    call: type[ctypes.Structure]  # what they take
+
+    def __init__(self, level: str | None = None) -> None:
+        if level is not None and level not in LEVELS:
+            raise ValueError(f"level is {level!r}; it must be None or one of {', '.join(LEVELS)}")
+        self._level = -1 if level is None else LEVELS.index(level)
+
+    def why_not(self, device: torch.device, dtype: torch.dtype, settings: Any) -> str | None:
+        if device.type != "cpu":
+            return f"it runs on CPU tensors, and these are on {device}"
+        if dtype not in SCALARS:
+            return f"it has no code for {dtype}; it runs {', '.join(str(d) for d in SCALARS)}"
+        library, reason = load(self.prefix, self.call)
+        return None if library is not None else reason
+
+    def _library(self) -> ctypes.CDLL:
+        library, reason = load(self.prefix, self.call)
+        if library is None:
+            raise RuntimeError(f"provider cpu cannot run: {reason}")
+        return library

@@ -10,10 +10,11 @@ import functools
 import re
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import torch
 
-__all__ = ["SCALARS", "Launcher", "launcher", "missing", "source"]
+__all__ = ["SCALARS", "Launcher", "NvrtcProvider", "missing", "on_gpu", "source"]
 
 SCALARS = {torch.float32: "float", torch.float64: "double", torch.float16: "Half", torch.bfloat16: "Brain"}
 
@@ -46,7 +47,7 @@ def _kernel(name: str, options: tuple[str, ...], kernel: str, device: int):
         return cupy.RawModule(code=source(name), options=options).get_function(kernel)
 
 
-def launcher(name: str, threads: int) -> Launcher:
+def on_gpu(name: str, threads: int) -> Launcher:
     """Launches kernels of the text ``name``, ``threads`` to a block, on the current stream of torch."""
 
     def launch(
@@ -75,3 +76,25 @@ def missing() -> str | None:
         if cupy.cuda.runtime.getDeviceCount() > 0:
             return None
     return "CuPy finds no CUDA device"
+
+
+class NvrtcProvider:
+    """CUDA C++ through CuPy, for CUDA tensors of float32, float64, float16 and bfloat16.
+
+    Args:
+        launcher: runs a kernel; None compiles with CuPy and launches on the current stream of torch.
+    """
+
+    name = "cupy"
+    text: str  # the op's CUDA text in csrc/
+    threads: int  # to a block
+
+    def __init__(self, launcher: Launcher | None = None) -> None:
+        self._launch = launcher or on_gpu(self.text, self.threads)
+
+    def why_not(self, device: torch.device, dtype: torch.dtype, settings: Any) -> str | None:
+        if device.type != "cuda":
+            return f"it runs on CUDA tensors, and these are on {device}"
+        if dtype not in SCALARS:
+            return f"it has no code for {dtype}; it runs {', '.join(str(d) for d in SCALARS)}"
+        return missing()

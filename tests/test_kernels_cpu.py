@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import shutil
 import statistics
 import time
@@ -15,6 +16,7 @@ from kernel_cases import Case, cases, check, make_case, random_case
 
 from snn_dendrite_plugin.kernels import library as library_module
 from snn_dendrite_plugin.kernels.activations import ACTIVATIONS
+from snn_dendrite_plugin.kernels.library import LEVELS
 from snn_dendrite_plugin.kernels.soma_dendrite import cpu
 from snn_dendrite_plugin.kernels.soma_dendrite.contract import Inputs, Settings
 from snn_dendrite_plugin.kernels.soma_dendrite.reference import TorchProvider
@@ -53,14 +55,14 @@ def test_random_cases(case):
 
 @needs_library
 @pytest.mark.long
-@pytest.mark.parametrize("level", cpu.LEVELS)
+@pytest.mark.parametrize("level", LEVELS)
 def test_many_random_cases(level):
     shares = [check(cpu.CpuProvider(level), random_case(seed)) for seed in range(2000)]
     assert statistics.mean(shares) > 0.98
 
 
 @needs_library
-@pytest.mark.parametrize("level", cpu.LEVELS)
+@pytest.mark.parametrize("level", LEVELS)
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
 @pytest.mark.parametrize("name", ACTIVATIONS)
 def test_every_activation_in_every_instruction_set(name, dtype, level):
@@ -187,7 +189,7 @@ def test_channels_last_results_follow_the_input(wiring):
 def test_why_not_names_the_reason(monkeypatch):
     assert "cuda" in cpu.provider.why_not(torch.device("cuda"), torch.float32, Settings())
     assert "int64" in cpu.provider.why_not(CPU, torch.int64, Settings())
-    monkeypatch.setattr(cpu, "_load", lambda: (None, "the compiled library is missing"))
+    monkeypatch.setattr(library_module, "load", lambda *_: (None, "the compiled library is missing"))
     assert "missing" in cpu.provider.why_not(CPU, torch.float32, Settings())
     with pytest.raises(RuntimeError, match="compiled library is missing"):
         cpu.provider.forward(make_case(Settings()).inputs, Settings())
@@ -195,11 +197,12 @@ def test_why_not_names_the_reason(monkeypatch):
 
 def test_missing_library_says_what_to_install(monkeypatch, tmp_path):
     monkeypatch.setattr(library_module, "FOLDER", tmp_path)
-    library, reason = cpu._load.__wrapped__()
+    load = functools.partial(library_module.load.__wrapped__, cpu.CpuProvider.prefix, cpu.CpuProvider.call)
+    library, reason = load()
     assert library is None
     assert "C++ compiler" in reason
     (tmp_path / "_cpu.so").write_bytes(b"not a library")
-    assert "does not load" in cpu._load.__wrapped__()[1]
+    assert "does not load" in load()[1]
 
 
 def test_unknown_instruction_set():

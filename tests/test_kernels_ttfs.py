@@ -10,6 +10,8 @@ from test_kernels_triton import _worker, needs_triton
 from triton_cases import TTFS_CASES
 from ttfs_cases import BIASES, LAYOUTS, cases, check, make_case, random_case, same, special_values
 
+from snn_dendrite_plugin.kernels import library
+from snn_dendrite_plugin.kernels.library import LEVELS
 from snn_dendrite_plugin.kernels.ttfs import cpu, cupy, reference, triton
 from snn_dendrite_plugin.kernels.ttfs.contract import Settings
 from snn_dendrite_plugin.kernels.ttfs.op import ttfs
@@ -21,9 +23,10 @@ needs_library = pytest.mark.skipif(library_reason is not None, reason=str(librar
 
 
 def test_the_library_has_this_op_where_it_has_the_other():
-    from snn_dendrite_plugin.kernels.soma_dendrite.cpu import _load
+    from snn_dendrite_plugin.kernels.soma_dendrite.contract import Settings as Other
+    from snn_dendrite_plugin.kernels.soma_dendrite.cpu import provider
 
-    assert (library_reason is None) == (_load()[0] is not None)
+    assert (library_reason is None) == (provider.why_not(CPU, torch.float32, Other()) is None)
 
 
 @needs_library
@@ -34,7 +37,7 @@ def test_cpu_random_cases(case):
 
 
 @needs_library
-@pytest.mark.parametrize("level", cpu.LEVELS)
+@pytest.mark.parametrize("level", LEVELS)
 @pytest.mark.parametrize("dtype", DTYPES, ids=str)
 def test_cpu_gives_the_same_bits_as_torch(dtype, level):
     provider = cpu.CpuProvider(level)
@@ -83,7 +86,7 @@ def test_cpu_same_bits_with_any_number_of_threads(bias, layout):
 @pytest.mark.long
 def test_cpu_many_random_cases():
     for seed in range(3000):
-        check(cpu.CpuProvider(cpu.LEVELS[seed % 3]), random_case(seed))
+        check(cpu.CpuProvider(LEVELS[seed % 3]), random_case(seed))
 
 
 class _Wrong(reference.TorchProvider):
@@ -136,7 +139,7 @@ def test_cpu_is_chosen_and_the_op_is_differentiable():
 def test_cpu_says_why_not(monkeypatch):
     assert "cuda" in cpu.provider.why_not(torch.device("cuda"), torch.float32, Settings(4))
     assert "int64" in cpu.provider.why_not(CPU, torch.int64, Settings(4))
-    monkeypatch.setattr(cpu, "_load", lambda: (None, "the compiled library is missing"))
+    monkeypatch.setattr(library, "load", lambda *_: (None, "the compiled library is missing"))
     assert "missing" in cpu.provider.why_not(CPU, torch.float32, Settings(4))
     case = make_case()
     with pytest.raises(RuntimeError, match="compiled library is missing"):

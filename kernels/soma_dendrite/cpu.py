@@ -10,13 +10,12 @@ its layout.
 from __future__ import annotations
 
 import ctypes
-import functools
 
 import torch
 from torch import Tensor
 
 from ..activations import ACTIVATIONS
-from ..library import LEVELS, SCALARS, load
+from ..library import SCALARS, CompiledProvider
 from ..surrogates import KINDS
 from .contract import Gradients, Inputs, Outputs, Settings, state_dtype
 from .layout import Layout
@@ -66,46 +65,14 @@ class _Call(ctypes.Structure):
     _fields_ = _fields()
 
 
-@functools.cache
-def _load() -> tuple[ctypes.CDLL | None, str]:
-    return load("sd", _Call)
-
-
 def _address(tensor: Tensor | None) -> int | None:
     return None if tensor is None else tensor.data_ptr()
 
 
-class CpuProvider:
-    """Compiled C++ for CPU tensors of float32, float64, float16 and bfloat16.
+class CpuProvider(CompiledProvider):
+    """The compiled pair; arguments and errors as of :class:`~snn_dendrite_plugin.kernels.library.CompiledProvider`."""
 
-    Args:
-        level: instruction set, one of ``baseline``, ``avx2``, ``avx512``; None takes the best this processor has. One
-            that the processor lacks also gives the best.
-
-    Raises:
-        ValueError: an unknown level.
-    """
-
-    name = "cpu"
-
-    def __init__(self, level: str | None = None) -> None:
-        if level is not None and level not in LEVELS:
-            raise ValueError(f"level is {level!r}; it must be None or one of {', '.join(LEVELS)}")
-        self._level = -1 if level is None else LEVELS.index(level)
-
-    def why_not(self, device: torch.device, dtype: torch.dtype, settings: Settings) -> str | None:
-        if device.type != "cpu":
-            return f"it runs on CPU tensors, and these are on {device}"
-        if dtype not in SCALARS:
-            return f"it has no code for {dtype}; it runs {', '.join(str(d) for d in SCALARS)}"
-        library, reason = _load()
-        return None if library is not None else reason
-
-    def _library(self) -> ctypes.CDLL:
-        library, reason = _load()
-        if library is None:
-            raise RuntimeError(f"provider cpu cannot run: {reason}")
-        return library
+    prefix, call = "sd", _Call
 
     def _call(self, p: Inputs, settings: Settings, layout: Layout) -> tuple[_Call, list[Tensor | None]]:
         """The part of the call that both directions share, and the tensors it points to."""

@@ -68,24 +68,10 @@ def _address(tensor: Tensor | None) -> int:
     return 0 if tensor is None else tensor.data_ptr()
 
 
-class CupyProvider:
-    """CUDA C++ through CuPy, for CUDA tensors of float32, float64, float16 and bfloat16.
+class CupyProvider(nvrtc.NvrtcProvider):
+    """The CUDA pair; arguments as of :class:`~snn_dendrite_plugin.kernels.nvrtc.NvrtcProvider`."""
 
-    Args:
-        launcher: runs a kernel; None compiles with CuPy and launches on the current stream of torch.
-    """
-
-    name = "cupy"
-
-    def __init__(self, launcher: nvrtc.Launcher | None = None) -> None:
-        self._launch = launcher or nvrtc.launcher("soma_dendrite.cu", THREADS)
-
-    def why_not(self, device: torch.device, dtype: torch.dtype, settings: Settings) -> str | None:
-        if device.type != "cuda":
-            return f"it runs on CUDA tensors, and these are on {device}"
-        if dtype not in nvrtc.SCALARS:
-            return f"it has no code for {dtype}; it runs {', '.join(str(d) for d in nvrtc.SCALARS)}"
-        return nvrtc.missing()
+    text, threads = "soma_dendrite.cu", THREADS
 
     def _shared(self, p: Inputs, settings: Settings, layout: Layout) -> tuple[list[int | float], list[Tensor | None]]:
         """The arguments both kernels start with, and the tensors they point to."""

@@ -8,12 +8,11 @@ any number of threads.
 from __future__ import annotations
 
 import ctypes
-import functools
 
 import torch
 from torch import Tensor
 
-from ..library import LEVELS, SCALARS, load
+from ..library import SCALARS, CompiledProvider
 from .contract import Settings
 from .layout import Layout
 
@@ -32,41 +31,13 @@ class _Call(ctypes.Structure):
     ]
 
 
-@functools.cache
-def _load() -> tuple[ctypes.CDLL | None, str]:
-    return load("ttfs", _Call)
+class CpuProvider(CompiledProvider):
+    """The compiled pair; arguments and errors as of :class:`~snn_dendrite_plugin.kernels.library.CompiledProvider`."""
 
-
-class CpuProvider:
-    """Compiled C++ for CPU tensors of float32, float64, float16 and bfloat16.
-
-    Args:
-        level: instruction set, one of ``baseline``, ``avx2``, ``avx512``; None takes the best this processor has. One
-            that the processor lacks also gives the best.
-
-    Raises:
-        ValueError: an unknown level.
-    """
-
-    name = "cpu"
-
-    def __init__(self, level: str | None = None) -> None:
-        if level is not None and level not in LEVELS:
-            raise ValueError(f"level is {level!r}; it must be None or one of {', '.join(LEVELS)}")
-        self._level = -1 if level is None else LEVELS.index(level)
-
-    def why_not(self, device: torch.device, dtype: torch.dtype, settings: Settings) -> str | None:
-        if device.type != "cpu":
-            return f"it runs on CPU tensors, and these are on {device}"
-        if dtype not in SCALARS:
-            return f"it has no code for {dtype}; it runs {', '.join(str(d) for d in SCALARS)}"
-        library, reason = _load()
-        return None if library is not None else reason
+    prefix, call = "ttfs", _Call
 
     def _run(self, way: str, layout: Layout, settings: Settings, windows: Tensor, **tensors: Tensor | None) -> None:
-        library, reason = _load()
-        if library is None:
-            raise RuntimeError(f"provider cpu cannot run: {reason}")
+        library = self._library()
         windows = windows.contiguous()
         call = _Call(
             W=layout.W,

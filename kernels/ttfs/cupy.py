@@ -36,24 +36,10 @@ def defines(dtype: torch.dtype, count: int) -> tuple[str, ...]:
     return ("--std=c++17", "--fmad=false", *(f"-DSD_{name}={value}" for name, value in macros.items()))
 
 
-class CupyProvider:
-    """CUDA C++ through CuPy, for CUDA tensors of float32, float64, float16 and bfloat16.
+class CupyProvider(nvrtc.NvrtcProvider):
+    """The CUDA pair; arguments as of :class:`~snn_dendrite_plugin.kernels.nvrtc.NvrtcProvider`."""
 
-    Args:
-        launcher: runs a kernel; None compiles with CuPy and launches on the current stream of torch.
-    """
-
-    name = "cupy"
-
-    def __init__(self, launcher: nvrtc.Launcher | None = None) -> None:
-        self._launch = launcher or nvrtc.launcher("ttfs.cu", THREADS)
-
-    def why_not(self, device: torch.device, dtype: torch.dtype, settings: Settings) -> str | None:
-        if device.type != "cuda":
-            return f"it runs on CUDA tensors, and these are on {device}"
-        if dtype not in nvrtc.SCALARS:
-            return f"it has no code for {dtype}; it runs {', '.join(str(d) for d in nvrtc.SCALARS)}"
-        return nvrtc.missing()
+    text, threads = "ttfs.cu", THREADS
 
     def _run(
         self, kernel: str, layout: Layout, settings: Settings, windows: Tensor, *rest: Tensor | int | None
