@@ -183,8 +183,10 @@ def _held(contestant: baselines.Contestant, x: Tensor, device: torch.device) -> 
     return sum(seen.values()) / 1e6
 
 
-def run_case(case: Case, device: torch.device, rounds: int, compile_too: bool, budget: float = 20.0) -> list[Result]:
-    """Measure one case: forward, and forward plus backward, all contestants in turn."""
+def run_case(
+    case: Case, device: torch.device, rounds: int, compile_too: bool, budget: float = 20.0, alone: bool = False
+) -> list[Result]:
+    """Measure one case: forward, and forward plus backward, all contestants in turn, or each ``alone`` in a row."""
     x = torch.rand(case.shape, device=device, dtype=case.dtype).mul_(1.5).requires_grad_()
     target = torch.empty_like(x)
     runs = contestants(case, device, compile_too)
@@ -221,12 +223,14 @@ def run_case(case: Case, device: torch.device, rounds: int, compile_too: bool, b
         action()
         action()
     _synchronise(device)
-    begin = time.perf_counter()
-    for i in range(rounds):
-        for key, action in actions.items():
-            times[key].append(_time(action, device))
-        if i >= 4 and time.perf_counter() - begin > budget:
-            break
+    groups = [[key] for key in actions] if alone else [list(actions)]
+    for group in groups:
+        begin = time.perf_counter()
+        for i in range(rounds):
+            for key in group:
+                times[key].append(_time(actions[key], device))
+            if i >= 4 and time.perf_counter() - begin > budget / len(groups):
+                break
     medians = {key: statistics.median(values) for key, values in times.items()}
     size = x.element_size() * x.numel()
     copy_rate = 2 * size / medians["copy", "forward"]
@@ -245,9 +249,13 @@ def run_case(case: Case, device: torch.device, rounds: int, compile_too: bool, b
 
 
 def bench(
-    preset: str = "targets", device: str | torch.device = "cpu", rounds: int = 30, compile_too: bool = False
+    preset: str = "targets",
+    device: str | torch.device = "cpu",
+    rounds: int = 30,
+    compile_too: bool = False,
+    alone: bool = False,
 ) -> list[Result]:
-    """Run a preset of :data:`CASES`.
+    """Run a preset of :data:`CASES`; with ``alone`` each contestant repeats on its own, its data still in the caches.
 
     Raises:
         ValueError: an unknown preset.
@@ -265,7 +273,7 @@ def bench(
         raise RuntimeError("device is 'cuda' but torch sees no CUDA device")
     results = []
     for case in CASES[preset]:
-        results += run_case(case, device, rounds, compile_too)
+        results += run_case(case, device, rounds, compile_too, alone=alone)
     return results
 
 

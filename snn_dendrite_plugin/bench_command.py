@@ -15,6 +15,7 @@ def command(
     device: Annotated[str, typer.Option(help="cpu or cuda.")] = "cpu",
     rounds: Annotated[int, typer.Option(min=5, help="Rounds in which all contestants take turns.")] = 30,
     compiled: Annotated[bool, typer.Option(help="Also torch.compile of the plain loop (slow to compile).")] = False,
+    alone: Annotated[bool, typer.Option(help="Each contestant repeats alone, its data still in the caches.")] = False,
     csv: Annotated[Path | None, typer.Option(help="Write all results here.")] = None,
     plot: Annotated[Path | None, typer.Option(help="Write a picture of the times here.")] = None,
 ) -> None:
@@ -24,7 +25,7 @@ def command(
     from . import bench
 
     try:
-        results = bench.bench(preset, device, rounds, compiled)
+        results = bench.bench(preset, device, rounds, compiled, alone)
     except (ValueError, RuntimeError) as error:
         raise typer.BadParameter(str(error)) from error
     typer.echo(", ".join(f"{key} {value}" for key, value in bench.environment(torch.device(device)).items()))

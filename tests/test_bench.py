@@ -95,4 +95,6 @@ def test_command_prints_the_environment_and_the_table(tmp_path, monkeypatch):
     assert f"torch {torch.__version__}" in done.output
     assert "LNM [2, 2, 4] float32, forward+backward" in done.output
     assert path.exists()
+    alone = CliRunner().invoke(app, ["bench", "--preset", "tiny", "--rounds", "5", "--alone"])
+    assert "ours (torch)" in alone.output
     assert CliRunner().invoke(app, ["bench", "--preset", "huge"]).exit_code == 2
