@@ -25,6 +25,7 @@ from snn_dendrite_plugin.kernels.soma_dendrite.contract import (
     Outputs,
     Provider,
     Settings,
+    one_number,
     state_dtype,
 )
 from snn_dendrite_plugin.kernels.soma_dendrite.reference import step
@@ -64,11 +65,14 @@ class Case:
     g_u: Tensor | None
     g_v: Tensor | None
     g_sequence: Tensor | None
+    wanted: tuple[str, ...] = Gradients._fields
     note: str = ""
 
     def to(self, device: torch.device | str) -> Case:
         def move(tensor: Tensor | None) -> Tensor | None:
-            return None if tensor is None else tensor.to(device)
+            if tensor is None or not tensor.numel() or not one_number(tensor):
+                return None if tensor is None else tensor.to(device)
+            return tensor.as_strided((), ()).to(device).expand(tensor.shape)
 
         return replace(
             self,
@@ -108,11 +112,14 @@ def make_case(
     layout: str = "contiguous",
     g_layout: str = "contiguous",
     g_states: bool = True,
+    fresh: int = 0,
+    wanted: tuple[str, ...] = Gradients._fields,
     seed: int = 0,
 ) -> Case:
     """A case with random values. ``shape`` is ``[T, N, C, *]`` in neurons: ``fold`` multiplies the channels.
 
-    ``mixed`` makes every second parameter per layer although ``per_channel`` is set.
+    ``mixed`` makes every second parameter per layer although ``per_channel`` is set. The first ``fresh`` of the states
+    (3: all) are one number each, expanded. ``wanted``: the gradients asked for.
     """
     rng = torch.Generator().manual_seed(seed)
     state = state_dtype(dtype)
@@ -146,6 +153,10 @@ def make_case(
         theta=theta.to(state),
         threshold=uniform(rows(), low=0.7, high=1.2).to(state),
     )
+    for name in ("u", "v", "fired")[:fresh]:
+        value = getattr(inputs, name)
+        if value is not None and value.numel():
+            inputs = inputs._replace(**{name: value.flatten()[0].clone().expand(value.shape)})
     return Case(
         settings,
         inputs,
@@ -153,8 +164,9 @@ def make_case(
         g_u=normal(n, c, *rest).to(state) if g_states else None,
         g_v=normal(n, c, b, *rest).to(state) if b and g_states else None,
         g_sequence=normal(t, n, c, *rest).to(state) if settings.record and g_states else None,
+        wanted=wanted,
         note=f"shape={shape} dtype={dtype} degree={degree} per_channel={per_channel} mixed={mixed} gain={gain} "
-        f"offset={offset} layout={layout}/{g_layout} g_states={g_states} seed={seed}",
+        f"offset={offset} layout={layout}/{g_layout} g_states={g_states} fresh={fresh} wanted={wanted} seed={seed}",
     )
 
 
@@ -191,7 +203,8 @@ def random_case(seed: int, dtypes: tuple[torch.dtype, ...] = tuple(STORED), most
     t = pick.choice([1, 2, 3, 5, 8, 17, 33, 40])
     n, c = pick.choice([1, 2, 3, 9]), pick.choice([1, 2, 3, 5, 16, 33])
     rest = pick.choice([(), (), (1,), (2,), (7,), (4, 5), (31,), (64,), (65,), (17, 17), (2, 3, 5), (600,)])
-    while t * n * c * max(1, b) * math.prod(rest) > most_values:
+    some_missing = pick.random()
+    while t * n * c > 1 and t * n * c * max(1, b) * math.prod(rest) > most_values:
         t, n, c = max(1, t // 2), max(1, n // 2), max(1, c // 2)
     return make_case(
         settings,
@@ -205,6 +218,8 @@ def random_case(seed: int, dtypes: tuple[torch.dtype, ...] = tuple(STORED), most
         layout=pick.choice(LAYOUTS),
         g_layout=pick.choice(LAYOUTS),
         g_states=pick.random() < 0.7,
+        fresh=pick.choice([0, 0, 0, 1, 3, 3]),
+        wanted=tuple(name for name in Gradients._fields if name == "x" or some_missing < 0.5 or pick.random() < 0.5),
         seed=seed,
     )
 
@@ -328,7 +343,10 @@ def check(provider: Provider, case: Case, device: torch.device | str = "cpu") ->
         with poisoned_memory():
             outputs = provider.forward(moved.inputs, settings)
             got: Gradients = provider.backward(
-                moved.inputs, settings, **{k: None if g is None else g.to(device) for k, g in gradients.items()}
+                moved.inputs,
+                settings,
+                **{k: None if g is None else g.to(device) for k, g in gradients.items()},
+                wanted=case.wanted,
             )
         for name, p, old in zip(Inputs._fields, moved.inputs, before, strict=True):
             assert p is None or torch.equal(p, old), f"{name} was written to"
@@ -354,8 +372,9 @@ def check(provider: Provider, case: Case, device: torch.device | str = "cpu") ->
         tolerance = 1e-8 if dtype == torch.float64 else GRADIENT_TOLERANCE
         for name in Gradients._fields:
             source, value = getattr(moved.inputs, name), getattr(got, name)
-            assert (source is None) == (value is None), f"gradient of {name}: {value} for {source}"
-            if source is None:
+            assert source is not None or value is None, f"gradient of {name}: {value} for nothing"
+            assert source is None or value is not None or name not in case.wanted, f"no gradient of {name}"
+            if value is None:
                 continue
             assert value.dtype == source.dtype, f"gradient of {name} is {value.dtype}"
             want = torch.zeros_like(getattr(leaves, name)) if wanted[name] is None else wanted[name]

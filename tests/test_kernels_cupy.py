@@ -66,7 +66,7 @@ VARIANTS = [
 @pytest.mark.parametrize("architecture", ["80", "90"])
 @pytest.mark.parametrize(("settings", "dtype", "degree", "by_channel"), VARIANTS)
 def test_nvrtc_compiles_to_ptx(settings, dtype, degree, by_channel, architecture):
-    options = module.defines(settings, dtype, dtype, degree, by_channel)
+    options = module.defines(settings, dtype, dtype, degree, by_channel, fresh=by_channel)
     ptx = compile_to_ptx(module.source(), (*options, f"--gpu-architecture=compute_{architecture}"))
     assert ".entry sd_forward" in ptx
     assert ".entry sd_backward" in ptx
@@ -78,7 +78,7 @@ def test_nvrtc_compiles_every_activation_and_surrogate():
     names = list(ACTIVATIONS)
     for i, kind in enumerate(KINDS):
         settings = Settings(branches=1, activation=names[i % len(names)], surrogate=kind)
-        options = module.defines(settings, torch.float32, torch.float32, 1, False)
+        options = module.defines(settings, torch.float32, torch.float32, 1, False, True)
         assert ".entry" in compile_to_ptx(module.source(), (*options, "--gpu-architecture=compute_80"))
 
 

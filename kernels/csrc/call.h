@@ -11,6 +11,7 @@ struct Call {
   int32_t activation, reset, timing, surrogate;
   int32_t strict, detach, fire_once, io, g_io;  // io: the scalar of x, gx and the spikes; g_io: that of g_spikes
   int32_t threads, level;                      // level: instruction set, see cpu.cpp; -1 for the best there is
+  int32_t one_u, one_v, one_fired, reserved;   // a state is one number for all neurons, as after a reset
   double v_reset, surrogate_a, surrogate_b, clamp_low, clamp_high;
   const void* x;
   int64_t x_t, x_n, x_c, x_l;                  // strides in elements
@@ -25,7 +26,7 @@ struct Call {
   int64_t gs_t, gs_n, gs_c, gs_l;
   const void* g_u_sequence;                    // [T, N, C, L]
   const void *g_u, *g_v;
-  // ... and of the inputs; gx is contiguous [T, N, C, fan, L]
+  // ... and of the inputs, null where nobody wants them; gx is contiguous [T, N, C, fan, L]
   void *gx, *g_u_in, *g_v_in;
   void *g_alpha, *g_gain, *g_offset, *g_strength, *g_direct, *g_theta, *g_threshold;
 };

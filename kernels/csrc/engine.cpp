@@ -115,22 +115,32 @@ template <class S> struct Engine_ {
   Rows<S> state_rows(const void* p, const Box& box, int64_t per_neuron) const {
     return Rows<S>(p, Rows<S>::own(), box, {call.C * per_neuron * call.L, per_neuron * call.L, 1}, true);
   }
+  void read_state(const void* p, bool one, const Box& box, int64_t per_neuron, S* to) const {
+    if (one) {
+      const S value = *(const S*)p;
+      for (int64_t i = 0; i < per_neuron * w; ++i) to[i] = value;
+      return;
+    }
+    const Rows<S> from = state_rows(p, box, per_neuron);
+    for (int64_t b = 0; b < per_neuron; ++b) from.read(b * call.L, to + b * w);
+  }
+  void write_state(void* p, const Box& box, int64_t per_neuron, const S* from) const {
+    const Rows<S> to = state_rows(p, box, per_neuron);
+    for (int64_t b = 0; b < per_neuron; ++b) to.write(b * call.L, from + b * w);
+  }
 
   // y and h, v, u after a step on the rows x[0..fan); all but h may alias their successors
   void step(int n, const S* const* x, const S* u_in, const S* v_in, const S* fired_in, S* v_out, S* h_out, S* u_out) {
-    const S* y_in = zero;
-    if (fan != B) loops.scale(n, row(4 * B), x[0], y), y_in = y;
-    for (int b = 0; b < B; ++b, y_in = y)
-      loops.branch_forward(n, branch[b], x[fan > 1 ? b : 0], v_in + int64_t(b) * w, y_in, v_out + int64_t(b) * w, y);
+    if (fan != B) loops.scale(n, row(4 * B), x[0], y);
+    if (B) loops.branch_forward(n, B, branch, x, v_in, w, fan != B ? y : zero, v_out, y);
     if (K != 1 && K != 3) loops.polynomial_forward(n, soma, u_in, c, h_out);
     loops.soma_forward(n, soma, u_in, y, fired_in, h_out, spike_row, u_out);
   }
 
-  void load_state(const Box& box) {
-    state_rows(call.u, box, 1).read(0, u);
-    const Rows<S> branches = state_rows(call.v, box, B);
-    for (int b = 0; b < B; ++b) branches.read(b * call.L, v + int64_t(b) * w);
-    if (call.fire_once) state_rows(call.fired, box, 1).read(0, fired);
+  void load_state(const Box& box, S* u_to, S* v_to, S* fired_to) const {
+    read_state(call.u, call.one_u, box, 1, u_to);
+    if (B) read_state(call.v, call.one_v, box, B, v_to);
+    if (call.fire_once) read_state(call.fired, call.one_fired, box, 1, fired_to);
   }
 
   void forward(const Box& box) {
@@ -138,7 +148,7 @@ template <class S> struct Engine_ {
     const Rows<S> x(call.x, call.io, box, {call.x_n, call.x_c * fan, call.x_l});
     const Strides flat = {call.C * call.L, call.L, 1};
     const Rows<S> spikes(call.spikes, call.io, box, flat), sequence(call.u_sequence, Rows<S>::own(), box, flat, true);
-    load_state(box);
+    load_state(box, u, v, fired);
     const S* before = call.fire_once ? fired : zero;
     for (int64_t t = 0; t < T; ++t) {
       for (int b = 0; b < fan; ++b) x_rows[b] = x.read(t * call.x_t + b * call.x_c, x_buffer + int64_t(b) * w);
@@ -149,10 +159,9 @@ template <class S> struct Engine_ {
       spikes.write(t * M, s);
       if (call.u_sequence) sequence.write(t * M, u);
     }
-    state_rows(call.u_out, box, 1).write(0, u);
-    const Rows<S> branches = state_rows(call.v_out, box, B);
-    for (int b = 0; b < B; ++b) branches.write(b * call.L, v + int64_t(b) * w);
-    if (call.fire_once) state_rows(call.fired_out, box, 1).write(0, fired);
+    write_state(call.u_out, box, 1, u);
+    if (B) write_state(call.v_out, box, B, v);
+    if (call.fire_once) write_state(call.fired_out, box, 1, fired);
   }
 
   void prefetch(const Rows<S>& x, int64_t t) const {
@@ -169,9 +178,10 @@ template <class S> struct Engine_ {
     const Rows<S> gx(call.gx, call.io, box, {call.C * fan * call.L, fan * call.L, 1});
     const Rows<S> g_sequence(call.g_u_sequence, Rows<S>::own(), box, {call.C * call.L, call.L, 1});
     const int64_t length = grid.segment, segments = (T + length - 1) / length;
-    load_state(box);
+    const bool whole = segments == 1;  // then the states go where they are wanted at once
+    load_state(box, whole ? us : u, whole ? vs : v, whole ? fs : fired);
     spike_row = s;
-    for (int64_t g = 0; g < segments; ++g) {
+    for (int64_t g = 0; g < segments && !whole; ++g) {
       copy(1, u, cu + g * w), copy(B, v, cv + g * B * w);
       if (once) copy(1, fired, cf + g * w);
       if (g + 1 == segments) break;
@@ -182,17 +192,15 @@ template <class S> struct Engine_ {
         if (once) remember_fired(n, s, fired, fired);
       }
     }
-    if (call.g_u) state_rows(call.g_u, box, 1).read(0, gu);
-    else memset(gu, 0, size_t(w) * sizeof(S));
-    memset(gv, 0, size_t(B) * size_t(w) * sizeof(S));
-    if (call.g_v) {
-      const Rows<S> branches = state_rows(call.g_v, box, B);
-      for (int b = 0; b < B; ++b) branches.read(b * call.L, gv + int64_t(b) * w);
-    }
+    memset(gu, 0, size_t(w) * sizeof(S)), memset(gv, 0, size_t(B) * size_t(w) * sizeof(S));
+    if (call.g_u) read_state(call.g_u, false, box, 1, gu);
+    if (call.g_v) read_state(call.g_v, false, box, B, gv);
     for (int64_t g = segments - 1; g >= 0; --g) {
       const int64_t begin = g * length, steps = (T < begin + length ? T : begin + length) - begin;
-      copy(1, cu + g * w, us), copy(B, cv + g * B * w, vs);
-      if (once) copy(1, cf + g * w, fs);
+      if (!whole) {
+        copy(1, cu + g * w, us), copy(B, cv + g * B * w, vs);
+        if (once) copy(1, cf + g * w, fs);
+      }
       for (int64_t i = 0; i < steps; ++i) {
         const S** x_at = x_rows + i * fan;
         for (int b = 0; b < fan; ++b)
@@ -210,9 +218,8 @@ template <class S> struct Engine_ {
                       once ? fs + i * w : zero, gs, gx, g_sequence);
       }
     }
-    state_rows(call.g_u_in, box, 1).write(0, gu);
-    const Rows<S> branches = state_rows(call.g_v_in, box, B);
-    for (int b = 0; b < B; ++b) branches.write(b * call.L, gv + int64_t(b) * w);
+    if (call.g_u_in) write_state(call.g_u_in, box, 1, gu);
+    if (call.g_v_in) write_state(call.g_v_in, box, B, gv);
   }
 
   void step_backward(int n, int64_t t, const S* const* x, const S* u_in, const S* v_in, const S* v_new, const S* h_in,

@@ -29,6 +29,11 @@ template <class S> struct SomaParameters {
   S v_reset, low, high;
 };
 
+// Branches that one loop takes together, so that what they share stays in registers.
+template <int...> struct Group {};
+// Elsewhere one at a time will do: parameters per lane take the registers, and float64 is there to check against.
+template <class P, class S> constexpr bool grouped = sizeof(S) == 4 && !P::LANES;
+
 #define SD_LANES _Pragma("omp simd") for (int i = 0; i < n; ++i)
 #define SD_ADD(total, to, value) if constexpr (P::LANES) to.lanes[i] += value; else total += value
 
@@ -37,18 +42,43 @@ template <class P, class S> static void scale(int n, const S* factor, const S* x
   SD_LANES y[i] = f[i] * x[i];
 }
 
-// v_new from v and x; y_out = y_in + strength f(v_new) (+ direct x)
-template <int A, bool DIRECT, class P, class S>
-static void branch_forward(int n, const BranchParameters<S>& p, const S* x, const S* v, const S* y_in, S* v_new,
-                           S* y_out) {
-  const P alpha(p.alpha), gain(p.gain), offset(p.offset), strength(p.strength), direct(p.direct);
+// A group of branches at once, so that y stays in a register: v_new from v and x; y_out = y_in + the sum over the group
+// of strength f(v_new) (+ direct x). Branch g's rows lie `width` apart. FOLD: every branch has a row of x and its own
+// direct term; else they share x[0], and the direct term is taken once, apart.
+template <int A, bool FOLD, class P, class S, int... g>
+static void branches_forward(int n, const BranchParameters<S>* p, const S* const* x, const S* v, int64_t width,
+                             const S* y_in, S* v_new, S* y_out, Group<g...>) {
+  const P alpha[] = {P(p[g].alpha)...}, gain[] = {P(p[g].gain)...}, offset[] = {P(p[g].offset)...},
+          strength[] = {P(p[g].strength)...}, direct(p->direct);
+  const S* const x_of[] = {x[FOLD ? g : 0]...};
+  const S* const v_of[] = {v + g * width...};
+  S* const v_to[] = {v_new + g * width...};
   SD_LANES {
-    const S xi = x[i], vi = integrate(xi, v[i], alpha[i], gain[i], offset[i]);
-    S slope, y = y_in[i] + strength[i] * activate<A>(vi, slope);
-    if constexpr (DIRECT) y += direct[i] * xi;
-    v_new[i] = vi;
+    S y = y_in[i], slope;
+    const S shared = x_of[0][i];
+    const S x_now[] = {FOLD && g ? x_of[g][i] : shared...};
+    const S v_now[] = {integrate(x_now[g], v_of[g][i], alpha[g][i], gain[g][i], offset[g][i])...};
+    ((y += strength[g][i] * activate<A>(v_now[g], slope)), ...);
+    if constexpr (FOLD) ((y += direct[i] * x_now[g]), ...);
+    ((v_to[g][i] = v_now[g]), ...);
     y_out[i] = y;
   }
+}
+
+template <int A, bool FOLD, class P, class S>
+static void branch_forward(int n, int B, const BranchParameters<S>* p, const S* const* x, const S* v, int64_t width,
+                           const S* y_in, S* v_new, S* y_out) {
+  int b = 0;
+  const auto run = [&](auto group) {
+    branches_forward<A, FOLD, P, S>(n, p + b, x + (FOLD ? b : 0), v + b * width, width, y_in, v_new + b * width, y_out,
+                                    group);
+    y_in = y_out;
+  };
+  if constexpr (grouped<P, S>) {
+    for (; b + 4 <= B; b += 4) run(Group<0, 1, 2, 3>());
+    for (; b + 2 <= B; b += 2) run(Group<0, 1>());
+  }
+  for (; b < B; ++b) run(Group<0>());
 }
 
 // K is the polynomial's degree, 1 or 3; K == 0: any degree, `h` already holds P(u).
@@ -187,9 +217,11 @@ static void direct_backward(int n, const S* direct_, const S* gh, const S* x, S*
   if (!P::LANES) *g_direct.sum += double(total);
 }
 
-// One branch: from gh and gv (of v after the step) to gv (of v before it); gx_out = gx_in + gain gv (+ direct gh, and
-// direct's gradient). AFFINE: gain and offset are there and want gradients.
-template <int A, bool DIRECT, bool AFFINE, class P, class S>
+// One branch: from gh and gv (of v after the step) to gv (of v before it); gx_out = gx_in + gain gv (+ direct gh).
+// SUMS: whose gradients are summed up, of the strength; also of alpha and direct; also of gain and offset, which are
+// there only then.
+enum Sums { STRENGTH, DECAY, AFFINE };
+template <int A, bool DIRECT, int SUMS, class P, class S>
 static void branch_backward(int n, const BranchParameters<S>& p, const S* x, const S* v, const S* v_new, const S* gh,
                             const S* gx_in, S* gv, S* gx_out, const BranchSums<S>& sums) {
   const P alpha(p.alpha), gain(p.gain), strength(p.strength), direct(p.direct);
@@ -201,15 +233,19 @@ static void branch_backward(int n, const BranchParameters<S>& p, const S* x, con
     const S f = activate<A>(v_new[i], slope);
     const S gb = gv[i] + g * strength[i] * slope;
     SD_ADD(ts, sums.strength, g * f);
-    SD_ADD(ta, sums.alpha, gb * v[i]);
+    if constexpr (SUMS >= DECAY) {
+      SD_ADD(ta, sums.alpha, gb * v[i]);
+    }
     S gx = gb;
-    if constexpr (AFFINE) {
+    if constexpr (SUMS >= AFFINE) {
       SD_ADD(tg, sums.gain, gb * xi);
       SD_ADD(to, sums.offset, gb);
       gx *= gain[i];
     }
     if constexpr (DIRECT) {
-      SD_ADD(td, sums.direct, g * xi);
+      if constexpr (SUMS >= DECAY) {
+        SD_ADD(td, sums.direct, g * xi);
+      }
       gx += direct[i] * g;
     } else {
       gx += gx_in[i];
@@ -219,7 +255,7 @@ static void branch_backward(int n, const BranchParameters<S>& p, const S* x, con
   }
   if (!P::LANES) {
     *sums.strength.sum += double(ts), *sums.alpha.sum += double(ta);
-    if (AFFINE) *sums.gain.sum += double(tg), *sums.offset.sum += double(to);
+    if (SUMS >= AFFINE) *sums.gain.sum += double(tg), *sums.offset.sum += double(to);
     if (DIRECT) *sums.direct.sum += double(td);
   }
 }
@@ -229,7 +265,7 @@ template <class S> static void add_row(int n, const S* from, S* to) { SD_LANES t
 // The loops of one call.
 template <class S> struct Loops {
   void (*scale)(int, const S*, const S*, S*);
-  void (*branch_forward)(int, const BranchParameters<S>&, const S*, const S*, const S*, S*, S*);
+  void (*branch_forward)(int, int, const BranchParameters<S>*, const S* const*, const S*, int64_t, const S*, S*, S*);
   void (*polynomial_forward)(int, const SomaParameters<S>&, const S*, S*, S*);
   void (*soma_forward)(int, const SomaParameters<S>&, const S*, const S*, const S*, S*, S*, S*);
   void (*surrogate)(int, const S*, const S*, S, S, S*);
@@ -247,9 +283,12 @@ template <class P, int A, class S> static void choose_activation(const Call& cal
     const bool direct = call.fan == call.B;  // `shared`: the direct term is taken once, apart
     loops.branch_forward = direct ? branch_forward<A, true, P, S> : branch_forward<A, false, P, S>;
     if (call.gain || call.offset)
-      loops.branch_backward = direct ? branch_backward<A, true, true, P, S> : branch_backward<A, false, true, P, S>;
+      loops.branch_backward = direct ? branch_backward<A, true, AFFINE, P, S> : branch_backward<A, false, AFFINE, P, S>;
+    else if (call.g_alpha || call.g_direct)
+      loops.branch_backward = direct ? branch_backward<A, true, DECAY, P, S> : branch_backward<A, false, DECAY, P, S>;
     else
-      loops.branch_backward = direct ? branch_backward<A, true, false, P, S> : branch_backward<A, false, false, P, S>;
+      loops.branch_backward =
+          direct ? branch_backward<A, true, STRENGTH, P, S> : branch_backward<A, false, STRENGTH, P, S>;
   }
 }
 

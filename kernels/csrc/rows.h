@@ -30,6 +30,9 @@ template <class From, class To> static void copy_run(int n, const From* from, in
   if (stride == 1) {
 #pragma omp simd
     for (int i = 0; i < n; ++i) to[i] = widen(from[i]);
+  } else if (stride == 0) {
+    const auto one = widen(from[0]);
+    for (int i = 0; i < n; ++i) to[i] = one;
   } else if (stride == 2) {
 #pragma omp simd
     for (int i = 0; i < n; ++i) to[i] = widen(from[2 * i]);

@@ -1,7 +1,7 @@
 // The soma-dendrite pair for NVRTC: one thread per neuron, time inside, states in registers. Everything that is static
 // in a call is a macro (see soma_dendrite/cupy.py): SD_STATE and the stored scalars SD_IO (x, spikes, gx) and SD_G_IO
 // (g_spikes); SD_BRANCHES, SD_FAN (rows of x per neuron), SD_DEGREE, SD_ACTIVATION, SD_RESET, SD_TIMING, SD_DETACH,
-// SD_STRICT, SD_ONCE, SD_RECORD, SD_SURROGATE; SD_SEGMENT, the steps backward keeps in registers; SD_THREADS per block;
+// SD_STRICT, SD_ONCE, SD_RECORD, SD_SURROGATE; SD_FRESH: each state starts as one number; SD_SEGMENT, the steps backward keeps in registers; SD_THREADS per block;
 // SD_BY_CHANNEL, which way backward's threads lie.
 #include "scalars.h"
 
@@ -45,7 +45,17 @@ struct Parameters {
   alpha, gain, offset, strength, direct, theta, threshold, alpha_c, gain_c, offset_c, strength_c, direct_c, theta_c, \
       threshold_c, v_reset, surrogate_a, surrogate_b, clamp_low, clamp_high
 
-struct State { S u, v[NB], fired; };
+struct State {
+  S u, v[NB], fired;
+  // neuron m's, whose first branch is number `branches`
+  __device__ State(STATES, index_t m, index_t branches, index_t L) {
+    u = u_in[SD_FRESH ? 0 : m];
+#pragma unroll
+    for (int k = 0; k < SD_BRANCHES; ++k) v[k] = v_in[SD_FRESH ? 0 : branches + k * L];
+    if (SD_ONCE) fired = fired_in[SD_FRESH ? 0 : m];
+  }
+  __device__ State() {}
+};
 
 // One step in place; returns the spike, h comes out beside it.
 SD_FN S step(const Parameters& p, const S* x, State& state, S& h) {
@@ -86,11 +96,7 @@ sd_forward(SHAPE, PARAMETERS, STATES, IO* __restrict__ spikes, S* __restrict__ u
   if (m >= M) return;
   const index_t l = m % L, c = m / L % C, n = m / L / C, branches = (m - l) * SD_BRANCHES + l;
   const Parameters p(c, PASS);
-  State state;
-  state.u = u_in[m];
-#pragma unroll
-  for (int k = 0; k < SD_BRANCHES; ++k) state.v[k] = v_in[branches + k * L];
-  if (SD_ONCE) state.fired = fired_in[m];
+  State state(u_in, v_in, fired_in, m, branches, L);
   const IO* at = x + n * x_n + c * SD_FAN * x_c + l * x_l;
   S now[SD_FAN], next[SD_FAN], h;
   read_x(at, x_c, next);
@@ -165,13 +171,9 @@ SD_FN void neuron_backward(const Parameters& p, index_t n, index_t c, index_t l,
   const IO* at = x + n * x_n + c * SD_FAN * x_c + l * x_l;
   const G_IO* gs_at = g.gs + n * g.gs_n + c * g.gs_c + l * g.gs_l;
   enum { KEPT = 1 + SD_BRANCHES + SD_ONCE };
-  State state;
+  State state(u_in, v_in, fired_in, m, branches, L);
   S xs[SD_SEGMENT][SD_FAN], hs[SD_SEGMENT];
   State trail[SD_SEGMENT + 1];
-  state.u = u_in[m];
-#pragma unroll
-  for (int k = 0; k < SD_BRANCHES; ++k) state.v[k] = v_in[branches + k * L];
-  if (SD_ONCE) state.fired = fired_in[m];
   for (index_t j = 0; j + 1 < segments; ++j) {
     S* kept = g.checkpoints + j * KEPT * slots + slot;
     kept[0] = state.u;
@@ -214,9 +216,10 @@ SD_FN void neuron_backward(const Parameters& p, index_t n, index_t c, index_t l,
         for (int k = 0; k < SD_FAN; ++k) g.gx[(t * M + m - l) * SD_FAN + k * L + l] = Narrow<IO, S>::of(gx[k]);
       }
   }
-  g.g_u_in[m] = gu;
+  if (g.g_u_in) g.g_u_in[m] = gu;  // null: nobody wants it
 #pragma unroll
-  for (int k = 0; k < SD_BRANCHES; ++k) g.g_v_in[branches + k * L] = gv[k];
+  for (int k = 0; k < SD_BRANCHES; ++k)
+    if (g.g_v_in) g.g_v_in[branches + k * L] = gv[k];
 }
 
 // The sum over the block, in thread 0, always in the same order.

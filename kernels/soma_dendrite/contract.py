@@ -31,6 +31,7 @@ it).
 from __future__ import annotations
 
 import math
+from collections.abc import Collection
 from dataclasses import dataclass
 from typing import NamedTuple, Protocol, runtime_checkable
 
@@ -40,7 +41,7 @@ from torch import Tensor
 from ..activations import ACTIVATIONS
 from ..surrogates import KINDS
 
-__all__ = ["Gradients", "Inputs", "Outputs", "Provider", "Settings", "dimensions", "state_dtype"]
+__all__ = ["Gradients", "Inputs", "Outputs", "Provider", "Settings", "dimensions", "one_number", "state_dtype"]
 
 
 @dataclass(frozen=True)
@@ -78,7 +79,10 @@ class Settings:
 
 
 class Inputs(NamedTuple):
-    """The tensors of a call. ``None`` where the settings have no use for one (no branches, gain 1, offset 0)."""
+    """The tensors of a call. ``None`` where the settings have no use for one (no branches, gain 1, offset 0).
+
+    A state may be one number expanded to its shape (all strides 0), as after a reset: see :func:`one_number`.
+    """
 
     x: Tensor  # [T, N, Cx, *]
     u: Tensor  # [N, C, *]
@@ -104,18 +108,19 @@ class Outputs(NamedTuple):
 
 
 class Gradients(NamedTuple):
-    """Result of the backward pass; each has its input's shape, ``x`` its dtype too. None where the input was None."""
+    """Result of the backward pass; each has its input's shape, ``x`` its dtype too. None where the input was None, and
+    where a gradient is not wanted if the provider leaves it out."""
 
     x: Tensor
-    u: Tensor
+    u: Tensor | None
     v: Tensor | None
     alpha: Tensor | None
     gain: Tensor | None
     offset: Tensor | None
     strength: Tensor | None
-    direct: Tensor
-    theta: Tensor
-    threshold: Tensor
+    direct: Tensor | None
+    theta: Tensor | None
+    threshold: Tensor | None
 
 
 @runtime_checkable
@@ -138,8 +143,11 @@ class Provider(Protocol):
         u: Tensor | None,
         v: Tensor | None,
         u_sequence: Tensor | None,
+        wanted: Collection[str] = Gradients._fields,
     ) -> Gradients:
         """Gradients of the inputs from those of spikes, last u, last v and the u sequence (None means zero).
+
+        ``wanted`` names the inputs whose gradients are asked for, ``x`` always; a provider may leave the others out.
 
         Parameter gradients are summed in a fixed order, so that the same call gives the same bits.
         """
@@ -148,6 +156,11 @@ class Provider(Protocol):
 def state_dtype(dtype: torch.dtype) -> torch.dtype:
     """float64 for float64 input, float32 for every other."""
     return torch.float64 if dtype == torch.float64 else torch.float32
+
+
+def one_number(*states: Tensor | None) -> bool:
+    """Whether every state that is there is one number expanded to its shape: a provider need not read it all."""
+    return not any(any(state.stride()) for state in states if state is not None)
 
 
 def dimensions(x: Tensor, settings: Settings) -> tuple[int, int, int, int, int]:

@@ -10,6 +10,7 @@ its layout.
 from __future__ import annotations
 
 import ctypes
+from collections.abc import Collection
 
 import torch
 from torch import Tensor
@@ -17,7 +18,7 @@ from torch import Tensor
 from ..activations import ACTIVATIONS
 from ..library import SCALARS, CompiledProvider
 from ..surrogates import KINDS
-from .contract import Gradients, Inputs, Outputs, Settings, state_dtype
+from .contract import Gradients, Inputs, Outputs, Settings, one_number, state_dtype
 from .layout import Layout
 
 __all__ = ["CpuProvider", "provider"]
@@ -42,6 +43,10 @@ def _fields() -> list[tuple[str, type]]:
         "g_io",
         "threads",
         "level",
+        "one_u",
+        "one_v",
+        "one_fired",
+        "reserved",
     ]
     numbers = ["v_reset", "surrogate_a", "surrogate_b", "clamp_low", "clamp_high"]
     fields: list[tuple[str, type]] = [(name, ctypes.c_int64) for name in integers]
@@ -79,7 +84,7 @@ class CpuProvider(CompiledProvider):
         dtype = state_dtype(p.x.dtype)
         given = [getattr(p, name) for name in _PARAMETERS]
         parameters = [None if q is None else q.to(dtype).contiguous() for q in given]
-        states = [layout.state(p.u, dtype), layout.state(p.v, dtype), layout.state(p.fired, dtype)]
+        states = [layout.initial(state, dtype) for state in (p.u, p.v, p.fired)]
         x = layout.x
         call = _Call(
             T=layout.T,
@@ -111,6 +116,7 @@ class CpuProvider(CompiledProvider):
             setattr(call, name, _address(q))
             setattr(call, name + "_c", 0 if q is None or q.shape[0] == 1 else q.stride(0))
         call.u, call.v, call.fired = map(_address, states)
+        call.one_u, call.one_v, call.one_fired = (one_number(state) for state in states)
         return call, [x, *parameters, *states]
 
     @torch.no_grad()
@@ -141,6 +147,7 @@ class CpuProvider(CompiledProvider):
         u: Tensor | None,
         v: Tensor | None,
         u_sequence: Tensor | None,
+        wanted: Collection[str] = Gradients._fields,
     ) -> Gradients:
         library, layout = self._library(), Layout(inputs.x, settings)
         call, held = self._call(inputs, settings, layout)
@@ -155,13 +162,13 @@ class CpuProvider(CompiledProvider):
         call.gs_t, call.gs_n, call.gs_c, call.gs_l = gs.stride()
         call.g_u_sequence, call.g_u, call.g_v = _address(g_trace), _address(g_states[0]), _address(g_states[1])
         gx = layout.empty(steps, (layout.C * layout.fan,), inputs.x.dtype)
-        gu = layout.empty(entry, (layout.C,), dtype)
-        gv = layout.empty(entry, (layout.C, settings.branches), dtype) if settings.branches else None
+        gu = layout.empty(entry, (layout.C,), dtype) if "u" in wanted else None
+        gv = layout.empty(entry, (layout.C, settings.branches), dtype) if "v" in wanted and settings.branches else None
         call.gx, call.g_u_in, call.g_v_in = _address(gx), _address(gu), _address(gv)
         sums: dict[str, Tensor | None] = {}
         for name in _PARAMETERS:
             q = getattr(inputs, name)
-            sums[name] = None if q is None else torch.empty(q.shape, dtype=dtype)
+            sums[name] = torch.empty(q.shape, dtype=dtype) if q is not None and name in wanted else None
             setattr(call, "g_" + name, _address(sums[name]))
         if library.sd_backward(ctypes.addressof(call)):
             raise MemoryError("the cpu provider could not allocate its scratch memory")

@@ -9,13 +9,15 @@ same bits.
 
 from __future__ import annotations
 
+from collections.abc import Collection
+
 import torch
 from torch import Tensor
 
 from .. import nvrtc
 from ..activations import ACTIVATIONS
 from ..surrogates import KINDS
-from .contract import Gradients, Inputs, Outputs, Settings, state_dtype
+from .contract import Gradients, Inputs, Outputs, Settings, one_number, state_dtype
 from .layout import Layout
 
 __all__ = ["CupyProvider", "defines", "provider", "source"]
@@ -39,7 +41,7 @@ def segment(branches: int) -> int:
 
 
 def defines(
-    settings: Settings, dtype: torch.dtype, g_dtype: torch.dtype, degree: int, by_channel: bool
+    settings: Settings, dtype: torch.dtype, g_dtype: torch.dtype, degree: int, by_channel: bool, fresh: bool
 ) -> tuple[str, ...]:
     """The macros that fix everything static in a call, as compiler options."""
     macros = {
@@ -60,6 +62,7 @@ def defines(
         "SEGMENT": segment(settings.branches),
         "THREADS": THREADS,
         "BY_CHANNEL": int(by_channel),
+        "FRESH": int(fresh),
     }
     return ("--std=c++17", *(f"-DSD_{name}={value}" for name, value in macros.items()))
 
@@ -78,7 +81,8 @@ class CupyProvider(nvrtc.NvrtcProvider):
         dtype = state_dtype(p.x.dtype)
         given = [getattr(p, name) for name in _PARAMETERS]
         parameters = [None if q is None else q.to(dtype).contiguous() for q in given]
-        states = [layout.state(p.u, dtype), layout.state(p.v, dtype), layout.state(p.fired, dtype)]
+        read = layout.initial if one_number(p.u, p.v, p.fired) else layout.state
+        states = [read(state, dtype) for state in (p.u, p.v, p.fired)]
         x = layout.x
         arguments: list[int | float] = [layout.T, x.shape[1], layout.C, x.shape[3], x.data_ptr(), *x.stride()]
         arguments += [_address(q) for q in parameters]
@@ -99,7 +103,8 @@ class CupyProvider(nvrtc.NvrtcProvider):
         trace = layout.empty(steps, neuron, dtype) if settings.record else None
         arguments += [_address(result) for result in (spikes, u, v, fired, trace)]
         if u.numel():
-            options = defines(settings, inputs.x.dtype, inputs.x.dtype, inputs.theta.shape[1] - 1, False)
+            degree, fresh = inputs.theta.shape[1] - 1, one_number(inputs.u, inputs.v, inputs.fired)
+            options = defines(settings, inputs.x.dtype, inputs.x.dtype, degree, False, fresh)
             self._launch(options, "sd_forward", -(-u.numel() // THREADS), arguments, inputs.x.device)
         del held
         last = (layout.shaped(state, 1) for state in (u, v, fired))
@@ -114,6 +119,7 @@ class CupyProvider(nvrtc.NvrtcProvider):
         u: Tensor | None,
         v: Tensor | None,
         u_sequence: Tensor | None,
+        wanted: Collection[str] = Gradients._fields,
     ) -> Gradients:
         layout, dtype = Layout(inputs.x, settings), state_dtype(inputs.x.dtype)
         arguments, held = self._shared(inputs, settings, layout)
@@ -124,8 +130,8 @@ class CupyProvider(nvrtc.NvrtcProvider):
         g_trace = None if u_sequence is None else layout.sequence(u_sequence.to(dtype)).contiguous()
         g_states = [layout.state(u, dtype), layout.state(v, dtype)]
         gx = layout.empty((layout.T, layout.N), (layout.C * layout.fan,), inputs.x.dtype)
-        gu = layout.empty((layout.N,), (layout.C,), dtype)
-        gv = layout.empty((layout.N,), (layout.C, branches), dtype) if branches else None
+        gu = layout.empty((layout.N,), (layout.C,), dtype) if "u" in wanted else None
+        gv = layout.empty((layout.N,), (layout.C, branches), dtype) if "v" in wanted and branches else None
 
         entries, channels, positions = layout.x.shape[1], layout.C, layout.x.shape[3]
         rows, segments = 4 * branches + degree + 3, -(-layout.T // segment(branches))
@@ -143,8 +149,9 @@ class CupyProvider(nvrtc.NvrtcProvider):
         checkpoints = torch.empty(kept * blocks * THREADS, dtype=dtype, device=gx.device)
         arguments += [gs.data_ptr(), *gs.stride(), _address(g_trace), *(_address(g) for g in g_states)]
         arguments += [_address(t) for t in (gx, gu, gv, checkpoints, partial)] + [groups]
-        if gu.numel():
-            options = defines(settings, inputs.x.dtype, gs.dtype, degree, by_channel)
+        if gs.numel():
+            fresh = one_number(inputs.u, inputs.v, inputs.fired)
+            options = defines(settings, inputs.x.dtype, gs.dtype, degree, by_channel, fresh)
             self._launch(options, "sd_backward", blocks, arguments, inputs.x.device)
         else:
             partial.zero_()

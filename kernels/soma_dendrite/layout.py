@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from .contract import Settings, dimensions
+from .contract import Settings, dimensions, one_number
 
 __all__ = ["Layout"]
 
@@ -39,6 +39,10 @@ class Layout:
         if self.channels_last:
             s = s.reshape(*s.shape[: s.dim() - len(self.rest)], self.L).movedim(-1, 1)
         return s.to(dtype).contiguous()
+
+    def initial(self, s: Tensor | None, dtype: torch.dtype) -> Tensor | None:
+        """:meth:`state`, but a state that is one number stays one."""
+        return s if s is None or (one_number(s) and s.dtype == dtype) else self.state(s, dtype)
 
     def empty(self, lead: tuple[int, ...], inner: tuple[int, ...], dtype: torch.dtype) -> Tensor:
         """Uninitialised ``[*lead, *inner, L]`` in memory order, e.g. lead (T, N), inner (C,)."""

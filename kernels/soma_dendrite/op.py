@@ -9,18 +9,21 @@ are those of the surrogate derivative.
 from __future__ import annotations
 
 import dataclasses
+import functools
 
 import torch
 from torch import Tensor
 
 from ..providers import choose
 from ..registration import define
-from .contract import Inputs, Outputs, Settings, dimensions, state_dtype
+from .contract import Gradients, Inputs, Outputs, Settings, dimensions, state_dtype
 from .reference import SpikeFunction, run
 
 __all__ = ["soma_dendrite"]
 
 _TENSORS = len(Inputs._fields)
+_FROM = [Inputs._fields.index(name) for name in Gradients._fields]
+_settings = functools.lru_cache(Settings)  # checking the fields takes longer than finding them checked
 
 
 def _outputs_like(x: Tensor, settings: Settings) -> Tensor:
@@ -56,35 +59,47 @@ _INPUTS = (
 
 
 def _forward_implementation(*arguments):
-    inputs, settings = Inputs(*arguments[:_TENSORS]), Settings(*arguments[_TENSORS:])
+    inputs, settings = Inputs(*arguments[:_TENSORS]), _settings(*arguments[_TENSORS:])
     x, u = inputs.x, inputs.u
     out = choose("soma_dendrite", x.device, x.dtype, settings).forward(inputs, settings)
-    spikes = _with_layout(out.spikes, _outputs_like(x, settings))
+    spikes = out.spikes
+    if not (spikes.is_contiguous() and x.is_contiguous()):
+        spikes = _with_layout(spikes, _outputs_like(x, settings))
     rest = [_empty(u) if value is None else value.contiguous() for value in out[1:]]
     return spikes, *rest
 
 
 def _forward_fake(*arguments):
-    inputs, settings = Inputs(*arguments[:_TENSORS]), Settings(*arguments[_TENSORS:])
+    inputs, settings = Inputs(*arguments[:_TENSORS]), _settings(*arguments[_TENSORS:])
     u = inputs.u
     states = (_empty(u) if value is None else value.new_empty(value.shape) for value in (u, inputs.v, inputs.fired))
     trace = u.new_empty((inputs.x.shape[0], *u.shape)) if settings.record else _empty(u)
     return _outputs_like(inputs.x, settings), *states, trace
 
 
-def _backward_implementation(g_spikes, g_u, g_v, g_trace, *arguments):
-    inputs, settings = Inputs(*arguments[:_TENSORS]), Settings(*arguments[_TENSORS:])
+@functools.lru_cache
+def _wanted(mask: int) -> tuple[str, ...]:
+    return tuple(name for i, name in enumerate(Gradients._fields) if mask >> i & 1)
+
+
+def _backward_implementation(g_spikes, g_u, g_v, g_trace, mask, *arguments):
+    inputs, settings = Inputs(*arguments[:_TENSORS]), _settings(*arguments[_TENSORS:])
     x = inputs.x
     provider = choose("soma_dendrite", x.device, x.dtype, settings)
-    gradients = provider.backward(inputs, settings, g_spikes, g_u, g_v, g_trace)
+    found = provider.backward(inputs, settings, g_spikes, g_u, g_v, g_trace, _wanted(mask))
+    gradients = [None if not mask >> i & 1 else value for i, value in enumerate(found)]
     rest = [_empty(inputs.u) if value is None else value.contiguous() for value in gradients[1:]]
-    return _with_layout(gradients.x, torch.empty_like(x)), *rest
+    gx = found.x
+    if not (gx.is_contiguous() and x.is_contiguous()):
+        gx = _with_layout(gx, torch.empty_like(x))
+    return gx, *rest
 
 
-def _backward_fake(g_spikes, g_u, g_v, g_trace, *arguments):
+def _backward_fake(g_spikes, g_u, g_v, g_trace, mask, *arguments):
     inputs = Inputs(*arguments[:_TENSORS])
-    wanted = (value for name, value in inputs._asdict().items() if name not in ("x", "fired"))
-    return torch.empty_like(inputs.x), *(_empty(inputs.u) if p is None else p.new_empty(p.shape) for p in wanted)
+    named = {name: getattr(inputs, name) if name in _wanted(mask) else None for name in Gradients._fields[1:]}
+    rest = (_empty(inputs.u) if p is None else p.new_empty(p.shape) for p in named.values())
+    return torch.empty_like(inputs.x), *rest
 
 
 def _setup_context(ctx, inputs, output) -> None:
@@ -94,7 +109,7 @@ def _setup_context(ctx, inputs, output) -> None:
 
 
 def _autograd(ctx, g_spikes, g_u, g_v, g_fired, g_trace):
-    settings = Settings(*ctx.static)
+    settings = _settings(*ctx.static)
     inputs = Inputs(*ctx.saved_tensors)
     none_for_static = (None,) * len(ctx.static)
     if g_spikes is None and g_u is None and g_v is None and g_trace is None:
@@ -103,13 +118,15 @@ def _autograd(ctx, g_spikes, g_u, g_v, g_fired, g_trace):
         return (*_second_order(inputs, settings, (g_spikes, g_u, g_v, g_trace)), *none_for_static)
     if g_spikes is None:
         g_spikes = torch.zeros_like(_outputs_like(inputs.x, settings))
-    gradients = _backward(
-        g_spikes, g_u, None if inputs.v is None else g_v, g_trace if settings.record else None, *inputs, *ctx.static
-    )
-    gx, gu, *rest = gradients
-    gv, galpha, ggain, goffset, gstrength, gdirect, gtheta, gthreshold = rest
-    full = (gx, gu, gv, None, galpha, ggain, goffset, gstrength, gdirect, gtheta, gthreshold)
-    return (*(None if i is None else g for i, g in zip(inputs, full, strict=True)), *none_for_static)
+    needs = ctx.needs_input_grad[1:]  # past the dispatch keys
+    mask = sum(needs[i] << bit for bit, i in enumerate(_FROM))
+    g_v, g_trace = None if inputs.v is None else g_v, g_trace if settings.record else None
+    gradients = _backward(g_spikes, g_u, g_v, g_trace, mask, *inputs, *ctx.static)
+    result: list[Tensor | None] = [None] * _TENSORS
+    for i, gradient in zip(_FROM, gradients, strict=True):
+        if needs[i]:
+            result[i] = gradient
+    return (*result, *none_for_static)
 
 
 def _second_order(inputs: Inputs, settings: Settings, grads) -> list[Tensor | None]:
@@ -130,7 +147,7 @@ def _second_order(inputs: Inputs, settings: Settings, grads) -> list[Tensor | No
 
 _backward = define(
     "soma_dendrite_backward",
-    f"(Tensor g_spikes, Tensor? g_u, Tensor? g_v, Tensor? g_trace, {_INPUTS}, {_STATIC})"
+    f"(Tensor g_spikes, Tensor? g_u, Tensor? g_v, Tensor? g_trace, int wanted, {_INPUTS}, {_STATIC})"
     " -> (Tensor, Tensor, Tensor, Tensor, Tensor, Tensor, Tensor, Tensor, Tensor, Tensor)",
     _backward_implementation,
     _backward_fake,

@@ -7,7 +7,7 @@ inputs; it also serves as the fallback on any device.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 
 import torch
 from torch import Tensor
@@ -148,16 +148,17 @@ class TorchProvider:
         u: Tensor | None,
         v: Tensor | None,
         u_sequence: Tensor | None,
+        wanted: Collection[str] = Gradients._fields,
     ) -> Gradients:
         t_steps = dimensions(inputs.x, settings)[0]
         dtype = state_dtype(inputs.x.dtype)
         length = max(16, int(t_steps**0.5))
-        starts, states = [], (inputs.u, inputs.v, inputs.fired)
+        starts, state = [], (inputs.u, inputs.v, inputs.fired)
         for t in range(t_steps):
             if t % length == 0:
-                starts.append(states)
+                starts.append(state)
             if t < (t_steps - 1) // length * length:  # the last segment is recomputed anyway
-                states = step(inputs.x[t].to(dtype), *states, inputs, settings)[1:]
+                state = step(inputs.x[t].to(dtype), *state, inputs, settings)[1:]
         parameters = ("alpha", "gain", "offset", "strength", "direct", "theta", "threshold")
         sums = {
             name: None if getattr(inputs, name) is None else torch.zeros_like(getattr(inputs, name), dtype=dtype)
@@ -167,11 +168,11 @@ class TorchProvider:
         gu = torch.zeros_like(inputs.u) if u is None else u.to(dtype)
         gv = v if v is not None or inputs.v is None else torch.zeros_like(inputs.v)
         for segment in range(len(starts) - 1, -1, -1):
-            trail, states = [], starts[segment]
+            trail, state = [], starts[segment]
             begin, end = segment * length, min(t_steps, (segment + 1) * length)
             for t in range(begin, end):
-                trail.append(states)
-                states = step(inputs.x[t].to(dtype), *states, inputs, settings)[1:]
+                trail.append(state)
+                state = step(inputs.x[t].to(dtype), *state, inputs, settings)[1:]
             for t in range(end - 1, begin - 1, -1):
                 if u_sequence is not None:
                     gu = gu + u_sequence[t]

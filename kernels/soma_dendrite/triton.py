@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import functools
 import math
+from collections.abc import Collection
 from types import ModuleType
 from typing import Any, NamedTuple
 
@@ -17,7 +18,7 @@ import torch
 from torch import Tensor
 
 from ..triton_support import missing, on, why_not
-from .contract import Gradients, Inputs, Outputs, Settings, dimensions
+from .contract import Gradients, Inputs, Outputs, Settings, dimensions, one_number
 
 __all__ = ["TritonProvider", "provider"]
 
@@ -190,6 +191,7 @@ def _static(inputs: Inputs, settings: Settings, grid: _Grid, fan: int, modes: di
         segment=segment,
         even=t_steps % segment == 0,
         long=backward and t_steps > segment,
+        fresh=one_number(inputs.u, inputs.v, inputs.fired),
     )
 
 
@@ -231,9 +233,7 @@ class TritonProvider:
         # forward sums nothing per channel, but a lane must find its channel
         grid = _grid(x, x_l, None, 0, settings, 2 in modes.values())
         spikes = _dense(x, c, grid.channels_fast)
-        u = torch.empty_like(inputs.u)
-        v = None if inputs.v is None else torch.empty_like(inputs.v)
-        fired = None if inputs.fired is None else torch.empty_like(inputs.fired)
+        u, v, fired = (None if state is None else state.new_empty(state.shape) for state in inputs[1:4])
         trace = inputs.u.new_empty((t, *inputs.u.shape)) if settings.record else None
         if spikes.numel():
             static = _static(inputs, settings, grid, fan, modes, backward=False)
@@ -256,6 +256,7 @@ class TritonProvider:
         u: Tensor | None,
         v: Tensor | None,
         u_sequence: Tensor | None,
+        wanted: Collection[str] = Gradients._fields,
     ) -> Gradients:
         x, x_l = _readable(inputs.x)
         t, _, c, fan, _ = dimensions(x, settings)
@@ -265,8 +266,8 @@ class TritonProvider:
         modes = {name: _mode(getattr(inputs, name), c) for name in PARAMETERS}
         grid = _grid(x, x_l, gs, gs_l, settings, 2 in modes.values())
         gx = _dense(x, x.shape[2], grid.channels_fast)
-        gu = torch.empty_like(inputs.u)
-        gv = None if inputs.v is None else torch.empty_like(inputs.v)
+        gu = inputs.u.new_empty(inputs.u.shape) if "u" in wanted else None
+        gv = inputs.v.new_empty(inputs.v.shape) if "v" in wanted and inputs.v is not None else None
         if not gs.numel():
             parameters = ((name, getattr(inputs, name)) for name in PARAMETERS)
             return Gradients(gx, gu, gv, **{k: None if p is None else torch.zeros_like(p) for k, p in parameters})
@@ -274,15 +275,15 @@ class TritonProvider:
         most = max(1, PROGRAMS_PER_PROCESSOR * _processors(x.device) // grid.blocks_c)
         chunks = -(-grid.blocks_j // -(-grid.blocks_j // most))  # as many as needed for equal shares
         programs = grid.blocks_c * chunks
-        sums = gu.new_empty((static.sums, programs, BLOCK if static.per_channel else 1))
+        sums = inputs.u.new_empty((static.sums, programs, BLOCK if static.per_channel else 1))
         scratch = None
         if static.long:
-            scratch = gu.new_empty(programs * -(-t // static.segment) * static.slots * BLOCK)
+            scratch = inputs.u.new_empty(programs * -(-t // static.segment) * static.slots * BLOCK)
         with on(x.device):
             _launch(
                 _kernels().backward_kernel, programs,
                 *inputs, gs, u, v, u_sequence, gx, gu, gv, sums, scratch,
-                t, grid.n, grid.c, grid.positions, grid.n * grid.positions, gu.numel(), *grid.x, *grid.gs,
+                t, grid.n, grid.c, grid.positions, grid.n * grid.positions, inputs.u.numel(), *grid.x, *grid.gs,
                 float(settings.v_reset), float(settings.clamp_low), float(settings.clamp_high),
                 float(settings.surrogate_a), float(settings.surrogate_b),
                 grid.blocks_c, grid.blocks_j, chunks, static,
@@ -291,8 +292,11 @@ class TritonProvider:
 
 
 def _prepared(inputs: Inputs, x: Tensor) -> Inputs:
-    """States and parameters contiguous; x as it is read."""
-    return Inputs(x, *(None if p is None else p.contiguous() for p in inputs[1:]))
+    """States and parameters contiguous, save fresh states; x as it is read."""
+    states = inputs[1:4]
+    if not one_number(*states):
+        states = tuple(None if state is None else state.contiguous() for state in states)
+    return Inputs(x, *states, *(None if p is None else p.contiguous() for p in inputs[4:]))
 
 
 def _parameter_gradients(

@@ -48,6 +48,7 @@ class Static:
     segment: int  # steps unrolled and held in registers
     even: bool  # segment divides T
     long: bool  # T is longer than one segment
+    fresh: bool  # each state starts as one number
 
     @property
     def dtype(self):

@@ -85,9 +85,14 @@ def _load_segment(p_x, offset, start, T, stride_t, stride_b, S: tl.constexpr):
 @triton.jit
 def _load_state(p_u, p_v, p_fired, o_state, o_v, L, S: tl.constexpr):
     B: tl.constexpr = S.branches
+    if S.fresh:
+        o_state = o_state * 0
     u = tl.load(p_u + o_state)
     v = ()
-    if B > 0:
+    if S.fresh:
+        for _ in tl.static_range(B):
+            v = v + (tl.load(p_v + o_state),)
+    elif B > 0:
         v = load_branches(p_v, o_v, L, B, S.packed_v, S)
     fired = tl.zeros_like(u)
     if S.fire_once:
@@ -289,8 +294,9 @@ def backward_kernel(
                 p_x, p_gs, p_g_trace, p_gx, o_x, o_gs, o_state, o_gx, mask,
                 T, L, M, stride_t, stride_b, stride_gs_t, S,
             )  # fmt: skip
-        tl.store(p_gu + o_state, gu, mask=mask)
-        if B > 0:
+        if p_gu is not None:
+            tl.store(p_gu + o_state, gu, mask=mask)
+        if p_gv is not None:
             store_branches(p_gv, o_v, L, gv, mask, B, S.packed_v)
     programs = tl.num_programs(0)
     for k in tl.static_range(SUMS):

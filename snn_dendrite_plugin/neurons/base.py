@@ -148,7 +148,11 @@ class NeuronModel(nn.Module):
         return (tuple(shape),) * len(self.states)
 
     def init_states(self, x: Tensor, firing: Firing | None = None) -> States:
-        """Reset states for a step input ``x [N, C, *]``: the soma starts at the hard reset's value."""
+        """Reset states for a step input ``x [N, C, *]``: the soma starts at the hard reset's value.
+
+        Each is one number expanded to its shape, so that a kernel need not read it neuron by neuron; not to be written
+        to in place.
+        """
         firing = firing or DEFAULT_FIRING
         shapes = self.state_shapes(x.shape)
         values = list(self.states.values())
@@ -157,7 +161,7 @@ class NeuronModel(nn.Module):
         if firing.fire_once:
             shapes, values = (*shapes, shapes[0]), [*values, 0.0]
         dtype = state_dtype(x.dtype)
-        return tuple(x.new_full(s, value, dtype=dtype) for s, value in zip(shapes, values, strict=True))
+        return tuple(x.new_full((), value, dtype=dtype).expand(s) for s, value in zip(shapes, values, strict=True))
 
     def step(self, x: Tensor, states: States, firing: Firing) -> tuple[Tensor, States]:
         """One time step: ``x [N, C, *]`` in the state dtype, the states -> spikes ``[N, C, *]`` and the new states.
