@@ -4,6 +4,9 @@
 #include <math.h>
 #include <stdint.h>
 #include <string.h>
+#ifdef SD_X86
+#include <immintrin.h>
+#endif
 
 #include "call.h"
 
@@ -147,7 +150,9 @@ template <class S> struct Engine_ {
     const int n = box.dn * box.dc * box.dl;
     const Rows<S> x(call.x, call.io, box, {call.x_n, call.x_c * fan, call.x_l});
     const Strides flat = {call.C * call.L, call.L, 1};
-    const Rows<S> spikes(call.spikes, call.io, box, flat), sequence(call.u_sequence, Rows<S>::own(), box, flat, true);
+    Rows<S> spikes(call.spikes, call.io, box, flat);
+    spikes.stream(T * M);
+    const Rows<S> sequence(call.u_sequence, Rows<S>::own(), box, flat, true);
     load_state(box, u, v, fired);
     const S* before = call.fire_once ? fired : zero;
     for (int64_t t = 0; t < T; ++t) {
@@ -175,7 +180,8 @@ template <class S> struct Engine_ {
     const bool once = call.fire_once;
     const Rows<S> x(call.x, call.io, box, {call.x_n, call.x_c * fan, call.x_l});
     const Rows<S> gs(call.g_spikes, call.g_io, box, {call.gs_n, call.gs_c, call.gs_l});
-    const Rows<S> gx(call.gx, call.io, box, {call.C * fan * call.L, fan * call.L, 1});
+    Rows<S> gx(call.gx, call.io, box, {call.C * fan * call.L, fan * call.L, 1});
+    gx.stream(T * M * fan);
     const Rows<S> g_sequence(call.g_u_sequence, Rows<S>::own(), box, {call.C * call.L, call.L, 1});
     const int64_t length = grid.segment, segments = (T + length - 1) / length;
     const bool whole = segments == 1;  // then the states go where they are wanted at once

@@ -65,12 +65,29 @@ template <class From, class To> static void write_runs(const From* from, const R
     }
 }
 
+// Writes `bytes` from one aligned row to another past the caches: a result much larger than these would be read into
+// them only to be overwritten, and push out what the other rows need.
+static void stream_row(int64_t bytes, const char* from, char* to) {
+  int64_t i = 0;
+#if defined(SD_X86) && defined(__AVX512F__)
+  for (; i + 64 <= bytes; i += 64) _mm512_stream_si512((__m512i*)(to + i), _mm512_load_si512(from + i));
+#elif defined(SD_X86) && defined(__AVX__)
+  for (; i + 32 <= bytes; i += 32) _mm256_stream_si256((__m256i*)(to + i), _mm256_load_si256((const __m256i*)(from + i)));
+#elif defined(SD_X86)
+  for (; i + 16 <= bytes; i += 16) _mm_stream_si128((__m128i*)(to + i), _mm_load_si128((const __m128i*)(from + i)));
+#endif
+  if (i < bytes) memcpy(to + i, from + i, size_t(bytes - i));
+}
+
+const int64_t PAST_CACHES = 8 << 20;  // bytes of a result from which on it is streamed
+
 // A source or target of rows in scalar IO; rows that already lie in memory as state scalars are used in place.
 template <class S> struct Rows {
   char* base;
   int io;
   Runs runs;
   bool direct;
+  bool streamed = false;
   Rows(const void* p, int io_, const Box& box, const Strides& s, bool copy = false)
       : base((char*)p), io(io_), runs(box, s), direct(!copy && runs.contiguous() && io_ == own()) {
     const int64_t first = box.n * s.n + box.c * s.c + box.l * s.l;
@@ -99,12 +116,18 @@ template <class S> struct Rows {
     const int64_t bytes = runs.count[2] * size();
     for (int64_t i = 0; i < bytes; i += 64) __builtin_prefetch(at + i);
   }
+  // As a target of `values` in all: whether its rows are streamed.
+  void stream(int64_t values) {
+    streamed = direct && values * size() >= PAST_CACHES && uintptr_t(base) % 64 == 0;
+    direct = direct && !streamed;
+  }
   S* target(int64_t offset, S* buffer) const { return direct ? (S*)(base + offset * size()) : buffer; }
   // Completes a row that was written to target(offset, buffer).
   void write(int64_t offset, const S* buffer) const {
     char* at = base + offset * size();
     if (direct) return;
-    if (io == own()) write_runs(buffer, runs, (S*)at);
+    if (streamed && uintptr_t(at) % 64 == 0) stream_row(runs.count[2] * size(), (const char*)buffer, at);
+    else if (io == own()) write_runs(buffer, runs, (S*)at);
     else if constexpr (sizeof(S) == 4) {
       if (io == FLOAT16) write_runs(buffer, runs, (Half*)at);
       else write_runs(buffer, runs, (Brain*)at);

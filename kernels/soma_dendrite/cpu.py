@@ -10,6 +10,7 @@ its layout.
 from __future__ import annotations
 
 import ctypes
+import functools
 from collections.abc import Collection
 
 import torch
@@ -74,6 +75,28 @@ def _address(tensor: Tensor | None) -> int | None:
     return None if tensor is None else tensor.data_ptr()
 
 
+@functools.lru_cache
+def _static(settings: Settings, dtype: torch.dtype, level: int) -> _Call:
+    """A call with the fields that no tensor decides."""
+    return _Call(
+        B=settings.branches,
+        activation=ACTIVATIONS[settings.activation].index,
+        reset=_RESETS[settings.reset],
+        timing=_TIMINGS[settings.timing],
+        surrogate=KINDS[settings.surrogate].index,
+        strict=settings.strict,
+        detach=settings.detach,
+        fire_once=settings.fire_once,
+        io=SCALARS[dtype],
+        level=level,
+        v_reset=settings.v_reset,
+        surrogate_a=settings.surrogate_a,
+        surrogate_b=settings.surrogate_b,
+        clamp_low=settings.clamp_low,
+        clamp_high=settings.clamp_high,
+    )
+
+
 class CpuProvider(CompiledProvider):
     """The compiled pair; arguments and errors as of :class:`~snn_dendrite_plugin.kernels.library.CompiledProvider`."""
 
@@ -82,35 +105,12 @@ class CpuProvider(CompiledProvider):
     def _call(self, p: Inputs, settings: Settings, layout: Layout) -> tuple[_Call, list[Tensor | None]]:
         """The part of the call that both directions share, and the tensors it points to."""
         dtype = state_dtype(p.x.dtype)
-        given = [getattr(p, name) for name in _PARAMETERS]
-        parameters = [None if q is None else q.to(dtype).contiguous() for q in given]
+        parameters = [None if q is None else q.contiguous() for q in p[4:]]  # in the state dtype already
         states = [layout.initial(state, dtype) for state in (p.u, p.v, p.fired)]
         x = layout.x
-        call = _Call(
-            T=layout.T,
-            N=x.shape[1],
-            C=layout.C,
-            B=settings.branches,
-            L=x.shape[3],
-            fan=layout.fan,
-            degree=p.theta.shape[1] - 1,
-            activation=ACTIVATIONS[settings.activation].index,
-            reset=_RESETS[settings.reset],
-            timing=_TIMINGS[settings.timing],
-            surrogate=KINDS[settings.surrogate].index,
-            strict=settings.strict,
-            detach=settings.detach,
-            fire_once=settings.fire_once,
-            io=SCALARS[p.x.dtype],
-            threads=torch.get_num_threads(),
-            level=self._level,
-            v_reset=settings.v_reset,
-            surrogate_a=settings.surrogate_a,
-            surrogate_b=settings.surrogate_b,
-            clamp_low=settings.clamp_low,
-            clamp_high=settings.clamp_high,
-            x=x.data_ptr(),
-        )
+        call = _Call.from_buffer_copy(_static(settings, p.x.dtype, self._level))
+        call.T, call.N, call.C, call.L, call.fan = layout.T, x.shape[1], layout.C, x.shape[3], layout.fan
+        call.degree, call.threads, call.x = p.theta.shape[1] - 1, torch.get_num_threads(), x.data_ptr()
         call.x_t, call.x_n, call.x_c, call.x_l = x.stride()
         for name, q in zip(_PARAMETERS, parameters, strict=True):
             setattr(call, name, _address(q))
