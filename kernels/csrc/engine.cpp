@@ -37,10 +37,10 @@ template <class S> struct Engine_ {
   S* parameters;
   S *zero, *x_buffer, *y, *h, *s, *u, *fired, *v, *c;
   // backward
-  S *gu, *gh, *sg, *gv, *gs_buffer, *gx_buffer, *power, *lane_sums, *thresholds;
+  S *gu, *sg, *gv, *gs_buffer, *gx_buffer, *power, *lane_sums, *thresholds;
   double* sums;
   S *us, *vs, *hs, *fs, *xs, *cu, *cv, *cf;
-  const S** x_rows;
+  const S **x_rows, **ahead;
   Sum<S>* g_theta;
   // what the loops are given: made once, since a wide load of a struct just written by parts stalls
   SomaParameters<S> soma;
@@ -58,7 +58,7 @@ template <class S> struct Engine_ {
     v = take(B * w), c = take(w);
     if (job.backward) {
       const int64_t length = grid.segment, segments = (T + length - 1) / length;
-      gu = take(w), gh = take(w), sg = take(w), gv = take(B * w), gs_buffer = take(w), gx_buffer = take(fan * w);
+      gu = take(w), sg = take(w), gv = take(B * w), gs_buffer = take(w), gx_buffer = take(TILE * fan * w);
       power = take(w), thresholds = take(w);
       lane_sums = take(grid.per_lane ? int64_t(rows) * w : 0);
       sums = take_of<double>(rows);
@@ -68,6 +68,7 @@ template <class S> struct Engine_ {
       g_theta = take_of<Sum<S>>(K + 1);
     }
     x_rows = take_of<const S*>((job.backward ? grid.segment : 1) * fan);
+    ahead = take_of<const S*>(fan);
     branch = take_of<BranchParameters<S>>(B), branch_sums = take_of<BranchSums<S>>(B);
     if (!memory) return;
     memset(zero, 0, size_t(w) * sizeof(S));
@@ -132,10 +133,19 @@ template <class S> struct Engine_ {
     for (int64_t b = 0; b < per_neuron; ++b) to.write(b * call.L, from + b * w);
   }
 
+  // Sees to it that the rows of step t are on their way: at once, or while the branches of the step before are at work.
+  void prefetch(const Rows<S>& x, int64_t t, const S* const* now) {
+    const bool later = B && t < T && x.direct;
+    for (int b = 0; b < fan; ++b) {
+      ahead[b] = later ? now[b] + call.x_t : now[b];
+      if (t < T && !later) x.prefetch(t * call.x_t + b * call.x_c);
+    }
+  }
+
   // y and h, v, u after a step on the rows x[0..fan); all but h may alias their successors
   void step(int n, const S* const* x, const S* u_in, const S* v_in, const S* fired_in, S* v_out, S* h_out, S* u_out) {
     if (fan != B) loops.scale(n, row(4 * B), x[0], y);
-    if (B) loops.branch_forward(n, B, branch, x, v_in, w, fan != B ? y : zero, v_out, y);
+    if (B) loops.branch_forward(n, B, branch, x, v_in, w, fan != B ? y : zero, v_out, y, ahead);
     if (K != 1 && K != 3) loops.polynomial_forward(n, soma, u_in, c, h_out);
     loops.soma_forward(n, soma, u_in, y, fired_in, h_out, spike_row, u_out);
   }
@@ -157,7 +167,7 @@ template <class S> struct Engine_ {
     const S* before = call.fire_once ? fired : zero;
     for (int64_t t = 0; t < T; ++t) {
       for (int b = 0; b < fan; ++b) x_rows[b] = x.read(t * call.x_t + b * call.x_c, x_buffer + int64_t(b) * w);
-      if (t + 1 < T) prefetch(x, t + 1);
+      prefetch(x, t + 1, x_rows);
       spike_row = spikes.target(t * M, s);
       step(n, x_rows, u, v, before, v, h, u);
       if (call.fire_once) remember_fired(n, spike_row, fired, fired);
@@ -167,10 +177,6 @@ template <class S> struct Engine_ {
     write_state(call.u_out, box, 1, u);
     if (B) write_state(call.v_out, box, B, v);
     if (call.fire_once) write_state(call.fired_out, box, 1, fired);
-  }
-
-  void prefetch(const Rows<S>& x, int64_t t) const {
-    for (int b = 0; b < fan; ++b) x.prefetch(t * call.x_t + b * call.x_c);
   }
 
   void copy(int count, const S* from, S* to) const { memcpy(to, from, size_t(count) * size_t(w) * sizeof(S)); }
@@ -193,7 +199,7 @@ template <class S> struct Engine_ {
       if (g + 1 == segments) break;
       for (int64_t t = g * length; t < (g + 1) * length; ++t) {
         for (int b = 0; b < fan; ++b) x_rows[b] = x.read(t * call.x_t + b * call.x_c, x_buffer + int64_t(b) * w);
-        prefetch(x, t + 1);
+        prefetch(x, t + 1, x_rows);
         step(n, x_rows, u, v, once ? fired : zero, v, h, u);
         if (once) remember_fired(n, s, fired, fired);
       }
@@ -211,45 +217,53 @@ template <class S> struct Engine_ {
         const S** x_at = x_rows + i * fan;
         for (int b = 0; b < fan; ++b)
           x_at[b] = x.read((begin + i) * call.x_t + b * call.x_c, xs + (i * fan + b) * w);
-        if (i + 1 < steps) prefetch(x, begin + i + 1);
+        prefetch(x, i + 1 < steps ? begin + i + 1 : T, x_at);
         // the first two to be read only: rows a power of two apart would push each other out of the cache
         if (i + 2 >= steps) gs.prefetch((begin + i) * call.gs_t);
         step(n, x_at, us + i * w, vs + i * B * w, once ? fs + i * w : zero, vs + (i + 1) * B * w, hs + i * w,
              us + (i + 1) * w);
         if (once) remember_fired(n, s, fs + i * w, fs + (i + 1) * w);
       }
-      for (int64_t i = steps - 1; i >= 0; --i) {
-        if (i >= 2) gs.prefetch((begin + i - 2) * call.gs_t);
-        step_backward(n, begin + i, x_rows + i * fan, us + i * w, vs + i * B * w, vs + (i + 1) * B * w, hs + i * w,
-                      once ? fs + i * w : zero, gs, gx, g_sequence);
+      for (int64_t i = steps; i > 0;) {
+        const int tile = int(least(TILE, i));
+        i -= tile;
+        tile_backward(n, tile, begin + i, i, x, gs, gx, g_sequence);
       }
     }
     if (call.g_u_in) write_state(call.g_u_in, box, 1, gu);
     if (call.g_v_in) write_state(call.g_v_in, box, B, gv);
   }
 
-  void step_backward(int n, int64_t t, const S* const* x, const S* u_in, const S* v_in, const S* v_new, const S* h_in,
-                     const S* fired_in, const Rows<S>& gs, const Rows<S>& gx, const Rows<S>& g_sequence) {
-    if (call.g_u_sequence) add_row(n, g_sequence.read(t * M, gs_buffer), gu);
-    const S* gs_row = gs.read(t * call.gs_t, gs_buffer);
-    loops.surrogate(n, thresholds, h_in, S(call.surrogate_a), S(call.surrogate_b), sg);
-    loops.fire_backward(n, soma, gs_row, gu, h_in, u_in, fired_in, sg, gh, g_threshold);
-    loops.polynomial_backward(n, soma, gh, u_in, c, power, gu, g_theta);
-    const int64_t at = t * M * fan;
-    S* gx_row = gx.target(at, gx_buffer);
-    const S* gx_in = zero;
-    if (fan != B) {
-      loops.direct_backward(n, row(4 * B), gh, x[0], gx_row, g_direct);
-      gx_in = gx_row;
+  // The steps t .. t + tile - 1, whose rows are kept from number i on. h of a step gives way to gh.
+  void tile_backward(int n, int tile, int64_t t, int64_t i, const Rows<S>& x, const Rows<S>& gs, const Rows<S>& gx,
+                     const Rows<S>& g_sequence) {
+    BranchRows<S> of = {};
+    of.x_t = x.direct ? call.x_t : int64_t(fan) * w, of.v_t = int64_t(B) * w, of.gh_t = w;
+    of.gx_t = gx.direct ? M * fan : int64_t(fan) * w;
+    for (int k = tile - 1; k >= 0; --k) {
+      const int64_t at = t + k, j = i + k;
+      if (j >= 2) gs.prefetch((at - 2) * call.gs_t);
+      if (call.g_u_sequence) add_row(n, g_sequence.read(at * M, gs_buffer), gu);
+      S *h = hs + j * w, *u_in = us + j * w;
+      const S *gs_row = gs.read(at * call.gs_t, gs_buffer), *fired_in = call.fire_once ? fs + j * w : zero;
+      loops.surrogate(n, thresholds, h, S(call.surrogate_a), S(call.surrogate_b), sg);
+      loops.fire_backward(n, soma, gs_row, gu, h, u_in, fired_in, sg, h, g_threshold);
+      loops.polynomial_backward(n, soma, h, u_in, c, power, gu, g_theta);
+      if (fan != B) {
+        S* row_of = gx.target(at * M, gx_buffer + int64_t(k) * w);
+        loops.direct_backward(n, row(4 * B), h, x_rows[j], row_of, g_direct);
+      }
     }
+    of.gh = hs + i * w;
     for (int b = 0; b < B; ++b) {
       const int k = fan > 1 ? b : 0;
-      if (k) gx_row = gx.target(at + k * call.L, gx_buffer);
-      loops.branch_backward(n, branch[b], x[k], v_in + int64_t(b) * w, v_new + int64_t(b) * w, gh, gx_in,
-                            gv + int64_t(b) * w, gx_row, branch_sums[b]);
-      if (fan == B) gx.write(at + k * call.L, gx_buffer);
+      of.x = x_rows[i * fan + k], of.v = vs + (i * B + b) * w, of.gv = gv + int64_t(b) * w;
+      of.gx = gx.target(t * M * fan + k * call.L, gx_buffer + int64_t(k) * w);
+      loops.branch_backward(n, tile, branch[b], of, branch_sums[b]);
     }
-    if (fan != B) gx.write(at, gx_buffer);
+    for (int k = 0; k < tile; ++k)
+      for (int b = 0; b < fan; ++b)
+        gx.write((t + k) * M * fan + b * call.L, gx_buffer + (int64_t(k) * fan + b) * w);
   }
 
   // Adds the sums of the blocks done since the last time to the chunk's own rows of the partial sums.

@@ -44,16 +44,18 @@ template <class P, class S> static void scale(int n, const S* factor, const S* x
 
 // A group of branches at once, so that y stays in a register: v_new from v and x; y_out = y_in + the sum over the group
 // of strength f(v_new) (+ direct x). Branch g's rows lie `width` apart. FOLD: every branch has a row of x and its own
-// direct term; else they share x[0], and the direct term is taken once, apart.
+// direct term; else they share x[0], and the direct term is taken once, apart. `ahead`: rows that the next call will
+// read, asked for a line at a time: all at once they would hold up the loads of this one.
 template <int A, bool FOLD, class P, class S, int... g>
 static void branches_forward(int n, const BranchParameters<S>* p, const S* const* x, const S* v, int64_t width,
-                             const S* y_in, S* v_new, S* y_out, Group<g...>) {
+                             const S* y_in, S* v_new, S* y_out, const S* const* ahead, Group<g...>) {
   const P alpha[] = {P(p[g].alpha)...}, gain[] = {P(p[g].gain)...}, offset[] = {P(p[g].offset)...},
           strength[] = {P(p[g].strength)...}, direct(p->direct);
   const S* const x_of[] = {x[FOLD ? g : 0]...};
+  const S* const x_ahead[] = {ahead[FOLD ? g : 0]...};
   const S* const v_of[] = {v + g * width...};
   S* const v_to[] = {v_new + g * width...};
-  SD_LANES {
+  const auto lane = [&](int i) __attribute__((always_inline)) {
     S y = y_in[i], slope;
     const S shared = x_of[0][i];
     const S x_now[] = {FOLD && g ? x_of[g][i] : shared...};
@@ -62,16 +64,26 @@ static void branches_forward(int n, const BranchParameters<S>* p, const S* const
     if constexpr (FOLD) ((y += direct[i] * x_now[g]), ...);
     ((v_to[g][i] = v_now[g]), ...);
     y_out[i] = y;
+  };
+  enum { LINE = 64 / sizeof(S) };
+  int j = 0;
+  for (; j + LINE <= n; j += LINE) {
+    ((FOLD || !g ? __builtin_prefetch(x_ahead[g] + j) : void()), ...);
+#pragma omp simd
+    for (int i = 0; i < LINE; ++i) lane(j + i);
   }
+#pragma omp simd
+  for (int i = j; i < n; ++i) lane(i);
 }
 
 template <int A, bool FOLD, class P, class S>
 static void branch_forward(int n, int B, const BranchParameters<S>* p, const S* const* x, const S* v, int64_t width,
-                           const S* y_in, S* v_new, S* y_out) {
+                           const S* y_in, S* v_new, S* y_out, const S* const* ahead) {
   int b = 0;
   const auto run = [&](auto group) {
-    branches_forward<A, FOLD, P, S>(n, p + b, x + (FOLD ? b : 0), v + b * width, width, y_in, v_new + b * width, y_out,
-                                    group);
+    const int row = FOLD ? b : 0;
+    branches_forward<A, FOLD, P, S>(n, p + b, x + row, v + b * width, width, y_in, v_new + b * width, y_out,
+                                    ahead + row, group);
     y_in = y_out;
   };
   if constexpr (grouped<P, S>) {
@@ -217,46 +229,84 @@ static void direct_backward(int n, const S* direct_, const S* gh, const S* x, S*
   if (!P::LANES) *g_direct.sum += double(total);
 }
 
-// One branch: from gh and gv (of v after the step) to gv (of v before it); gx_out = gx_in + gain gv (+ direct gh).
-// SUMS: whose gradients are summed up, of the strength; also of alpha and direct; also of gain and offset, which are
-// there only then.
+// The rows of one branch over a few neighbouring steps, the first step's: x, gx, gh, and v before the step, whose next
+// row is v after it. Strides lead to the next step's.
+template <class S> struct BranchRows {
+  const S *x, *v, *gh;
+  S *gx, *gv;
+  int64_t x_t, v_t, gh_t, gx_t;
+};
+
+// One branch over STEPS steps, the last one first, so that gv stays in a register: from gh and gv (of v after the last
+// step) to gv (of v before the first); gx = gain gv + direct gh, or with a shared x what other branches left there +
+// gain gv. SUMS: whose gradients are summed up, of the strength; also of alpha and direct; also of gain and offset,
+// which are there only then.
 enum Sums { STRENGTH, DECAY, AFFINE };
-template <int A, bool DIRECT, int SUMS, class P, class S>
-static void branch_backward(int n, const BranchParameters<S>& p, const S* x, const S* v, const S* v_new, const S* gh,
-                            const S* gx_in, S* gv, S* gx_out, const BranchSums<S>& sums) {
+template <int A, bool FOLD, int SUMS, int STEPS, class P, class S>
+static void branch_steps_backward(int n, const BranchParameters<S>& p, const BranchRows<S>& rows,
+                                  const BranchSums<S>& sums) {
   const P alpha(p.alpha), gain(p.gain), strength(p.strength), direct(p.direct);
-  S ta = 0, tg = 0, to = 0, ts = 0, td = 0;
-#pragma omp simd reduction(+ : ta, tg, to, ts, td)
+  const BranchRows<S> to = rows;
+  S ta = 0, tg = 0, to_ = 0, ts = 0, td = 0;
+#pragma omp simd reduction(+ : ta, tg, to_, ts, td)
   for (int i = 0; i < n; ++i) {
-    const S g = gh[i], xi = x[i];
-    S slope;
-    const S f = activate<A>(v_new[i], slope);
-    const S gb = gv[i] + g * strength[i] * slope;
-    SD_ADD(ts, sums.strength, g * f);
-    if constexpr (SUMS >= DECAY) {
-      SD_ADD(ta, sums.alpha, gb * v[i]);
-    }
-    S gx = gb;
-    if constexpr (SUMS >= AFFINE) {
-      SD_ADD(tg, sums.gain, gb * xi);
-      SD_ADD(to, sums.offset, gb);
-      gx *= gain[i];
-    }
-    if constexpr (DIRECT) {
-      if constexpr (SUMS >= DECAY) {
-        SD_ADD(td, sums.direct, g * xi);
+    S gv = to.gv[i], v_after = to.v[STEPS * to.v_t + i];
+    S sa = 0, sg = 0, so = 0, ss = 0, sd = 0;
+    for (int t = STEPS - 1; t >= 0; --t) {
+      const S g = to.gh[t * to.gh_t + i], v_before = to.v[t * to.v_t + i];
+      S slope;
+      const S f = activate<A>(v_after, slope), gb = gv + g * strength[i] * slope;
+      ss += g * f;
+      if constexpr (SUMS >= DECAY) sa += gb * v_before;
+      S gx = gb;
+      if constexpr (SUMS >= AFFINE) {
+        sg += gb * to.x[t * to.x_t + i];
+        so += gb;
+        gx *= gain[i];
       }
-      gx += direct[i] * g;
-    } else {
-      gx += gx_in[i];
+      if constexpr (FOLD) {
+        if constexpr (SUMS >= DECAY) sd += g * to.x[t * to.x_t + i];
+        gx += direct[i] * g;
+      } else {
+        gx += to.gx[t * to.gx_t + i];
+      }
+      to.gx[t * to.gx_t + i] = gx;
+      gv = gb * alpha[i];
+      v_after = v_before;
     }
-    gx_out[i] = gx;
-    gv[i] = gb * alpha[i];
+    to.gv[i] = gv;
+    SD_ADD(ts, sums.strength, ss);
+    if constexpr (SUMS >= DECAY) {
+      SD_ADD(ta, sums.alpha, sa);
+      if constexpr (FOLD) {
+        SD_ADD(td, sums.direct, sd);
+      }
+    }
+    if constexpr (SUMS >= AFFINE) {
+      SD_ADD(tg, sums.gain, sg);
+      SD_ADD(to_, sums.offset, so);
+    }
   }
   if (!P::LANES) {
-    *sums.strength.sum += double(ts), *sums.alpha.sum += double(ta);
-    if (SUMS >= AFFINE) *sums.gain.sum += double(tg), *sums.offset.sum += double(to);
-    if (DIRECT) *sums.direct.sum += double(td);
+    *sums.strength.sum += double(ts);
+    if (SUMS >= DECAY) *sums.alpha.sum += double(ta);
+    if (SUMS >= DECAY && FOLD) *sums.direct.sum += double(td);
+    if (SUMS >= AFFINE) *sums.gain.sum += double(tg), *sums.offset.sum += double(to_);
+  }
+}
+
+enum { TILE = 4 };  // steps that are taken backward together
+
+template <int A, bool FOLD, int SUMS, class P, class S>
+static void branch_backward(int n, int steps, const BranchParameters<S>& p, const BranchRows<S>& rows,
+                            const BranchSums<S>& sums) {
+  if (grouped<P, S> && steps == TILE)
+    return branch_steps_backward<A, FOLD, SUMS, grouped<P, S> ? TILE : 1, P, S>(n, p, rows, sums);
+  BranchRows<S> one = rows;
+  for (int t = steps - 1; t >= 0; --t) {
+    one.x = rows.x + t * rows.x_t, one.v = rows.v + t * rows.v_t;
+    one.gh = rows.gh + t * rows.gh_t, one.gx = rows.gx + t * rows.gx_t;
+    branch_steps_backward<A, FOLD, SUMS, 1, P, S>(n, p, one, sums);
   }
 }
 
@@ -265,7 +315,8 @@ template <class S> static void add_row(int n, const S* from, S* to) { SD_LANES t
 // The loops of one call.
 template <class S> struct Loops {
   void (*scale)(int, const S*, const S*, S*);
-  void (*branch_forward)(int, int, const BranchParameters<S>*, const S* const*, const S*, int64_t, const S*, S*, S*);
+  void (*branch_forward)(int, int, const BranchParameters<S>*, const S* const*, const S*, int64_t, const S*, S*, S*,
+                         const S* const*);
   void (*polynomial_forward)(int, const SomaParameters<S>&, const S*, S*, S*);
   void (*soma_forward)(int, const SomaParameters<S>&, const S*, const S*, const S*, S*, S*, S*);
   void (*surrogate)(int, const S*, const S*, S, S, S*);
@@ -273,8 +324,7 @@ template <class S> struct Loops {
                         const Sum<S>&);
   void (*polynomial_backward)(int, const SomaParameters<S>&, const S*, const S*, S*, S*, S*, const Sum<S>*);
   void (*direct_backward)(int, const S*, const S*, const S*, S*, const Sum<S>&);
-  void (*branch_backward)(int, const BranchParameters<S>&, const S*, const S*, const S*, const S*, const S*, S*, S*,
-                          const BranchSums<S>&);
+  void (*branch_backward)(int, int, const BranchParameters<S>&, const BranchRows<S>&, const BranchSums<S>&);
 };
 
 template <class P, int A, class S> static void choose_activation(const Call& call, Loops<S>& loops) {

@@ -2,6 +2,9 @@
 #include <math.h>
 #include <stdint.h>
 #include <string.h>
+#ifdef SD_X86
+#include <immintrin.h>
+#endif
 
 #include "ttfs_call.h"
 
