@@ -9,9 +9,10 @@ from collections.abc import Iterable, Mapping
 from types import ModuleType
 from typing import Any
 
-from torch import nn
+import torch
+from torch import Tensor, nn
 
-__all__ = ["HostAdapter", "accepts", "merged_signature", "split_arguments"]
+__all__ = ["HostAdapter", "accepts", "learned_decay", "merged_signature", "split_arguments"]
 
 log = logging.getLogger("snn_dendrite_plugin")
 
@@ -108,6 +109,9 @@ class HostAdapter:
         spec = specs[name]
         return self.classes(spec)[spec.name_in(self.host)](**arguments)
 
+    def learned_back(self, original: nn.Module, node: nn.Module) -> None:
+        """Give ``original`` what ``node``, which stood in for it, learned under another name: the decay."""
+
     def before_swap(self, root: nn.Module) -> None:
         """Called on the model before neurons are exchanged, e.g. to clear their states."""
 
@@ -123,6 +127,19 @@ class HostAdapter:
     def channel_axis(self, module: nn.Module) -> int:
         """Axis of the channels in this neuron's input: 2 for sequences ``[T, N, C, *]``, 1 for steps ``[N, C, *]``."""
         return 2 if getattr(module, "step_mode", "s") == "m" else 1
+
+
+def learned_decay(model: nn.Module, before: Tensor) -> Tensor | None:
+    """The decay per step that ``model`` learned, shaped like the original's ``before``; None if that is what it is.
+
+    A decay that only went through a logit and back is not news, one outside 0 to 1 (an LNM's) is no decay.
+    """
+    now = getattr(model, "decay", None)
+    if now is None or now.numel() not in (1, before.numel()):
+        return None
+    now = now.detach().to(before).reshape(-1).expand(before.numel()).reshape(before.shape)
+    same = torch.allclose(now, before, rtol=0.0, atol=1e-6)
+    return None if same or not bool(((now > 0) & (now < 1)).all()) else now
 
 
 def accepts(model_class: type, name: str) -> bool:

@@ -12,6 +12,7 @@ import csv
 import dataclasses
 import importlib.metadata
 import logging
+import math
 import platform
 import statistics
 import time
@@ -82,6 +83,8 @@ CASES = {
     ],
 }
 
+TRAINING = "training"  # the preset of bench_training.training_step
+
 
 def environment(device: torch.device) -> dict[str, str]:
     """Versions and machine class, for the table's caption and the CSV."""
@@ -150,14 +153,15 @@ def _synchronise(device: torch.device) -> None:
         torch.cuda.synchronize(device)
 
 
-def _time(action: Callable[[], object], device: torch.device) -> float:
+def time_of(action: Callable[[], object], device: torch.device) -> float:
+    """Milliseconds of one call."""
     if device.type == "cuda":
         start, end = torch.cuda.Event(enable_timing=True), torch.cuda.Event(enable_timing=True)
         start.record()
         action()
         end.record()
         end.synchronize()
-        return start.elapsed_time(end)
+        return start.elapsedtime_of(end)
     begin = time.perf_counter()
     action()
     return (time.perf_counter() - begin) * 1e3
@@ -228,7 +232,7 @@ def run_case(
         begin = time.perf_counter()
         for i in range(rounds):
             for key in group:
-                times[key].append(_time(actions[key], device))
+                times[key].append(time_of(actions[key], device))
             if i >= 4 and time.perf_counter() - begin > budget / len(groups):
                 break
     medians = {key: statistics.median(values) for key, values in times.items()}
@@ -257,6 +261,8 @@ def bench(
 ) -> list[Result]:
     """Run a preset of :data:`CASES`; with ``alone`` each contestant repeats on its own, its data still in the caches.
 
+    The preset ``training`` is :func:`~snn_dendrite_plugin.bench_training.training_step`.
+
     Raises:
         ValueError: an unknown preset.
         RuntimeError: the device is not there.
@@ -266,11 +272,15 @@ def bench(
         >>> from snn_dendrite_plugin.bench import bench, table
         >>> print(table(bench("targets", rounds=5)))            # doctest: +SKIP
     """
-    if preset not in CASES:
-        raise ValueError(f"preset is {preset!r}; it must be one of {', '.join(CASES)}")
+    if preset not in (*CASES, TRAINING):
+        raise ValueError(f"preset is {preset!r}; it must be one of {', '.join((*CASES, TRAINING))}")
     device = torch.device(device)
     if device.type == "cuda" and not torch.cuda.is_available():
         raise RuntimeError("device is 'cuda' but torch sees no CUDA device")
+    if preset == TRAINING:
+        from .bench_training import training_step
+
+        return training_step(device, rounds)
     results = []
     for case in CASES[preset]:
         results += run_case(case, device, rounds, compile_too, alone=alone)
@@ -284,13 +294,11 @@ def table(results: Iterable[Result]) -> str:
         if (result.case, result.mode) != previous:
             previous = (result.case, result.mode)
             lines += ["", f"{result.case.label}, {result.mode}"]
-            lines.append(
-                f"  {'':30} {'20 %':>9} {'median':>9} {'80 %':>9} ms  {'x LIFNode':>9} {'of copy':>8} {'held MB':>8}"
-            )
-        lines.append(
-            f"  {result.contestant:30} {result.low:9.3f} {result.median:9.3f} {result.high:9.3f}     "
-            f"{result.ratio:9.3f} {result.bandwidth:8.1%} {result.held:8.1f}"
-        )
+            line = f"  {'':30} {'20 %':>9} {'median':>9} {'80 %':>9} ms  {'x LIFNode':>9}"
+            lines.append(line if math.isnan(result.held) else f"{line} {'of copy':>8} {'held MB':>8}")
+        times = f"{result.low:9.3f} {result.median:9.3f} {result.high:9.3f}"
+        line = f"  {result.contestant:30} {times}     {result.ratio:9.3f}"
+        lines.append(line if math.isnan(result.held) else f"{line} {result.bandwidth:8.1%} {result.held:8.1f}")
     return "\n".join(lines[1:])
 
 
@@ -314,7 +322,7 @@ def plot(results: Iterable[Result], path: str | Path) -> None:
     matplotlib.use("Agg")
     from matplotlib import pyplot
 
-    rows = [r for r in results if r.mode == "forward+backward"]
+    rows = [r for r in results if r.mode != "forward"]
     labels = list(dict.fromkeys(r.case.label for r in rows))
     figure, axes = pyplot.subplots(len(labels), 1, figsize=(7, 1 + 1.9 * len(labels)), squeeze=False)
     for ax, label in zip(axes[:, 0], labels, strict=True):

@@ -11,7 +11,7 @@ __all__ = ["command"]
 
 
 def command(
-    preset: Annotated[str, typer.Option(help="targets, lengths, sizes or gpu.")] = "targets",
+    preset: Annotated[str, typer.Option(help="targets, lengths, sizes, gpu or training.")] = "targets",
     device: Annotated[str, typer.Option(help="cpu or cuda.")] = "cpu",
     rounds: Annotated[int, typer.Option(min=5, help="Rounds in which all contestants take turns.")] = 30,
     compiled: Annotated[bool, typer.Option(help="Also torch.compile of the plain loop (slow to compile).")] = False,
@@ -26,7 +26,7 @@ def command(
 
     try:
         results = bench.bench(preset, device, rounds, compiled, alone)
-    except (ValueError, RuntimeError) as error:
+    except (ValueError, RuntimeError, ImportError) as error:
         raise typer.BadParameter(str(error)) from error
     typer.echo(", ".join(f"{key} {value}" for key, value in bench.environment(torch.device(device)).items()))
     typer.echo(bench.table(results))

@@ -98,3 +98,17 @@ def test_command_prints_the_environment_and_the_table(tmp_path, monkeypatch):
     alone = CliRunner().invoke(app, ["bench", "--preset", "tiny", "--rounds", "5", "--alone"])
     assert "ours (torch)" in alone.output
     assert CliRunner().invoke(app, ["bench", "--preset", "huge"]).exit_code == 2
+
+
+def test_training_steps_of_a_network_and_its_conversions_take_turns():
+    pytest.importorskip("spikingjelly")
+    from snn_dendrite_plugin.bench_training import training_step
+
+    results = training_step(torch.device("cpu"), 2, shape=(2, 2, 3, 16, 16))
+    assert [r.contestant.split()[0] for r in results] == ["point", "DendSN", "DendSN", "LNM"]
+    assert all(r.mode == "training step" for r in results)
+    assert all(0 < r.low <= r.median <= r.high for r in results)
+    assert results[0].ratio == 1
+    lines = bench.table(results).splitlines()
+    assert len(lines) == 6
+    assert "nan" not in bench.table(results)

@@ -161,9 +161,14 @@ def test_learned_values_carry_over_and_come_back():
     torch.manual_seed(0)
     net = Explicit(learn_beta=True, learn_threshold=True).double()
     sdp.convert(net, branches=2)
+    untouched = net.lif2.beta.item()
     with torch.no_grad():
         net.lif1.threshold.fill_(0.55)
+        net.lif1.beta = 0.7
     sdp.revert(net)
+    assert isinstance(net.lif1.beta, nn.Parameter)
+    assert net.lif1.beta.item() == pytest.approx(0.7)
+    assert net.lif2.beta.item() == pytest.approx(untouched)
     assert isinstance(net.lif1.threshold, nn.Parameter)
     assert net.lif1.threshold.item() == 0.55
 

@@ -102,7 +102,6 @@ def test_accuracy_does_not_drop_at_conversion(make):
             # One of the 899 held-out digits may cross the line with a rounding.
             assert abs(at - before) < 0.5
             rows[name].append((before, at, accuracy(train(net, training, TUNED, 5e-4, seed), held_out)))
-            print(f"  seed {seed} {name}: {before:.2f} {at:.2f} {rows[name][-1][2]:.2f}", flush=True)
     print(f"\n{make.__name__}: accuracy in % on {len(held_out[0])} held-out digits, {SEEDS} seeds")
     for name, results in rows.items():
         before, at, after = ([result[i] for result in results] for i in range(3))

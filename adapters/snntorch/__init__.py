@@ -10,9 +10,10 @@ from collections.abc import Iterable, Mapping
 from types import ModuleType
 from typing import Any
 
+import torch
 from torch import nn
 
-from ..base import HostAdapter
+from ..base import HostAdapter, learned_decay
 
 __all__ = ["SnnTorchAdapter", "adapter"]
 
@@ -62,6 +63,14 @@ class SnnTorchAdapter(HostAdapter):
         from . import conversion
 
         return conversion.read(module)
+
+    def learned_back(self, original: nn.Module, node: nn.Module) -> None:
+        if not isinstance(original.beta, nn.Parameter):
+            return
+        decay = learned_decay(node.model, original.beta.detach())
+        if decay is not None:
+            with torch.no_grad():
+                original.beta.copy_(decay)
 
     def before_swap(self, root: nn.Module) -> None:
         from . import conversion

@@ -8,9 +8,10 @@ import sys
 from collections.abc import Mapping
 from typing import Any
 
+import torch
 from torch import nn
 
-from ..base import HostAdapter
+from ..base import HostAdapter, learned_decay
 
 __all__ = ["SpikingJellyAdapter", "adapter", "new_node"]
 
@@ -90,6 +91,14 @@ class SpikingJellyAdapter(HostAdapter):
         else:
             arguments["tau"], arguments["decay_input"] = math.inf, False
         return arguments
+
+    def learned_back(self, original: nn.Module, node: nn.Module) -> None:
+        if self._leaky().get(type(original)) != "ParametricLIFNode":
+            return
+        decay = learned_decay(node.model, 1 - original.w.detach().sigmoid())
+        if decay is not None:
+            with torch.no_grad():
+                original.w.copy_(torch.logit(1 - decay))
 
     def before_swap(self, root: nn.Module) -> None:
         from spikingjelly.activation_based import functional

@@ -24,9 +24,10 @@ def revert(model: nn.Module) -> nn.Module:
     """Put back, in place, the neurons and layers that :func:`convert` took out; returns the model.
 
     The original neurons return with today's device, dtype and training flag, and with what was changed on their
-    replacements since: parameters and buffers of the same name and shape (a learned threshold, say), and arguments that
-    both have (``step_mode`` after the host's ``set_step_mode``). What only the dendritic neuron has is dropped. Layers
-    split by ``partition`` keep their trained weights; layers widened by ``expand`` return as they were at conversion.
+    replacements since: parameters and buffers of the same name and shape (a learned threshold, say), a learned decay,
+    and arguments that both have (``step_mode`` after the host's ``set_step_mode``). What only the dendritic neuron has
+    is dropped. Layers split by ``partition`` keep their trained weights; layers widened by ``expand`` return as they
+    were at conversion.
 
     Raises:
         ValueError: no module of the model was put there by a conversion.
@@ -83,5 +84,8 @@ def _restored(model: nn.Module, item: Found) -> nn.Module:
         changed = getattr(current, key, value)
         if isinstance(value, (str, bool, int, float)) and type(changed) is type(value) and changed != value:
             setattr(original, key, changed)
+    adapter = active_adapters().get(held.adapter)
+    if adapter is not None:
+        adapter.learned_back(original, current)
     original.train(current.training)
     return original
