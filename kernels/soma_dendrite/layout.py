@@ -54,5 +54,5 @@ class Layout:
         if s is None:
             return None
         if not self.channels_last:
-            return s.reshape(*s.shape[:-1], *self.rest)
+            return s if len(self.rest) == 1 else s.reshape(*s.shape[:-1], *self.rest)
         return s.movedim(lead, -1).unflatten(-1, self.rest)

@@ -22,6 +22,7 @@ from .reference import SpikeFunction, run
 __all__ = ["soma_dendrite"]
 
 _TENSORS = len(Inputs._fields)
+_PARAMETERS = Inputs._fields[4:]
 _FROM = [Inputs._fields.index(name) for name in Gradients._fields]
 _settings = functools.lru_cache(Settings)  # checking the fields takes longer than finding them checked
 
@@ -180,23 +181,24 @@ def _check(inputs: Inputs, settings: Settings) -> None:
         if (value is None) != (shape is None) or (value is not None and tuple(value.shape) != shape):
             found = None if value is None else tuple(value.shape)
             raise ValueError(f"state {name} has shape {found}; x {tuple(x.shape)} with branches={b} needs {shape}")
-    for name in ("alpha", "gain", "offset", "strength", "direct", "theta", "threshold"):
-        value = getattr(inputs, name)
+    for name, value in zip(_PARAMETERS, inputs[4:], strict=True):
         if value is None:
             if name in ("direct", "theta", "threshold") or (b and name in ("alpha", "strength")):
                 raise ValueError(f"{name} is None; branches={b} needs it")
             continue
+        rows, *columns = value.shape or (0,)
         wide = name in ("alpha", "gain", "offset", "strength")
-        ok = value.dim() == (1 if name in ("direct", "threshold") else 2) and value.shape[0] in (1, c)
-        if not ok or (wide and value.shape[1] != b) or (name == "theta" and value.shape[1] < 1):
+        ok = columns == [b] if wide else len(columns) == 1 and columns[0] > 0 if name == "theta" else not columns
+        if not ok or rows not in (1, c):
             raise ValueError(
                 f"{name} has shape {tuple(value.shape)}; it must have 1 or {c} (channels) rows"
                 + (f" and {b} (branches) columns" if wide else "")
             )
-    for name, value in inputs._asdict().items():
-        if value is not None and value.device != x.device:
-            raise ValueError(f"{name} is on {value.device} but x is on {x.device}; all tensors must share a device")
-        if value is not None and name != "x" and value.dtype != dtype:
+    device = x.device
+    for name, value in zip(Inputs._fields[1:], inputs[1:], strict=True):
+        if value is not None and value.device != device:
+            raise ValueError(f"{name} is on {value.device} but x is on {device}; all tensors must share a device")
+        if value is not None and value.dtype != dtype:
             raise TypeError(f"{name} has dtype {value.dtype}; with x of {x.dtype} it must be {dtype}")
 
 

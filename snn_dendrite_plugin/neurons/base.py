@@ -215,4 +215,6 @@ class NeuronModel(nn.Module):
         firing = firing or DEFAULT_FIRING
         if x_seq.shape[0] == 0:
             raise ValueError("x_seq is an empty sequence: it has 0 time steps; at least 1 is needed")
-        return self.sequence(x_seq, self.init_states(x_seq[0], firing) if states is None else states, firing)
+        if states is None:
+            states = self.init_states(x_seq.detach()[0], firing)  # of x's graph they need nothing
+        return self.sequence(x_seq, states, firing)
