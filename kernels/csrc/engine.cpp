@@ -247,8 +247,12 @@ template <class S> struct Engine_ {
       S *h = hs + j * w, *u_in = us + j * w;
       const S *gs_row = gs.read(at * call.gs_t, gs_buffer), *fired_in = call.fire_once ? fs + j * w : zero;
       loops.surrogate(n, thresholds, h, S(call.surrogate_a), S(call.surrogate_b), sg);
-      loops.fire_backward(n, soma, gs_row, gu, h, u_in, fired_in, sg, h, g_threshold);
-      loops.polynomial_backward(n, soma, h, u_in, c, power, gu, g_theta);
+      if (loops.soma_backward) {
+        loops.soma_backward(n, soma, gs_row, gu, h, u_in, fired_in, sg, h, g_threshold, g_theta);
+      } else {
+        loops.fire_backward(n, soma, gs_row, gu, h, u_in, fired_in, sg, h, g_threshold);
+        loops.polynomial_backward(n, soma, h, u_in, c, power, gu, g_theta);
+      }
       if (fan != B) {
         S* row_of = gx.target(at * M, gx_buffer + int64_t(k) * w);
         loops.direct_backward(n, row(4 * B), h, x_rows[j], row_of, g_direct);

@@ -158,60 +158,70 @@ static void fire_backward_row(int n, const SomaParameters<S>& p, const S* gs, co
   if (!P::LANES) *g_threshold.sum += double(total);
 }
 
-// gu (of u before the step) from gh, and the gradients of theta; K as in soma_forward
-template <int R, int W, int K, class P, class S>
+// The same, and on to gu of u before the step, with a polynomial of degree K, 1 or 3; adds to the gradients of theta too.
+template <int R, int W, bool DETACH, int K, class P, class S>
+static void soma_backward(int n, const SomaParameters<S>& p, const S* gs, S* gu, const S* h, const S* u, const S* fired,
+                          const S* sg, S* gh, const Sum<S>& g_threshold, const Sum<S>* g_theta) {
+  const P threshold(p.threshold), level(p.level), theta1(p.theta + p.width),
+      theta2(p.theta + (K == 3 ? 2 : 0) * p.width), theta3(p.theta + (K == 3 ? 3 : 0) * p.width);
+  const Sum<S>&g0 = g_theta[0], &g1 = g_theta[1], &g2 = g_theta[K == 3 ? 2 : 0], &g3 = g_theta[K == 3 ? 3 : 0];
+  const S v_reset = p.v_reset, low = p.low, high = p.high;
+  S total = 0, t0 = 0, t1 = 0, t2 = 0, t3 = 0;
+#pragma omp simd reduction(+ : total, t0, t1, t2, t3)
+  for (int i = 0; i < n; ++i) {
+    const S r = pending<R, W>(u[i], level[i]), allowed = S(1) - fired[i];
+    const S s = (h[i] >= level[i] ? S(1) : S(0)) * allowed;
+    S of_threshold;
+    const S g = fire_backward<R, W, DETACH>(gs[i], gu[i], h[i], s, r, sg[i], allowed, threshold[i], v_reset,
+                                            of_threshold);
+    const S raw = carried<R, W>(u[i], r, v_reset), x = clamped(raw, low, high);
+    S slope = theta1[i];
+    SD_ADD(total, g_threshold, of_threshold);
+    SD_ADD(t0, g0, g);
+    SD_ADD(t1, g1, g * x);
+    if constexpr (K == 3) {
+      slope = (S(3) * theta3[i] * x + S(2) * theta2[i]) * x + slope;
+      SD_ADD(t2, g2, g * x * x);
+      SD_ADD(t3, g3, g * x * x * x);
+    }
+    gh[i] = g;
+    gu[i] = carry_backward<R, W>(g * slope, raw, r, low, high);
+  }
+  if (!P::LANES) {
+    *g_threshold.sum += double(total), *g0.sum += double(t0), *g1.sum += double(t1);
+    if (K == 3) *g2.sum += double(t2), *g3.sum += double(t3);
+  }
+}
+
+// gu (of u before the step) from gh, and the gradients of theta, for a polynomial of any degree
+template <int R, int W, class P, class S>
 static void polynomial_backward(int n, const SomaParameters<S>& p, const S* gh, const S* u, S* c, S* power, S* gu,
                                 const Sum<S>* g_theta) {
   const P level(p.level);
   const S v_reset = p.v_reset, low = p.low, high = p.high;
-  if constexpr (K > 0) {
-    const P theta1(p.theta + p.width), theta2(p.theta + (K == 3 ? 2 : 0) * p.width),
-        theta3(p.theta + (K == 3 ? 3 : 0) * p.width);
-    const Sum<S>&g0 = g_theta[0], &g1 = g_theta[1], &g2 = g_theta[K == 3 ? 2 : 0], &g3 = g_theta[K == 3 ? 3 : 0];
-    S t0 = 0, t1 = 0, t2 = 0, t3 = 0;
-#pragma omp simd reduction(+ : t0, t1, t2, t3)
-    for (int i = 0; i < n; ++i) {
-      const S r = pending<R, W>(u[i], level[i]), raw = carried<R, W>(u[i], r, v_reset), x = clamped(raw, low, high);
-      const S g = gh[i];
-      S slope = theta1[i];
-      SD_ADD(t0, g0, g);
-      SD_ADD(t1, g1, g * x);
-      if constexpr (K == 3) {
-        slope = (S(3) * theta3[i] * x + S(2) * theta2[i]) * x + slope;
-        SD_ADD(t2, g2, g * x * x);
-        SD_ADD(t3, g3, g * x * x * x);
-      }
-      gu[i] = carry_backward<R, W>(g * slope, raw, r, low, high);
-    }
-    if (!P::LANES) {
-      *g0.sum += double(t0), *g1.sum += double(t1);
-      if (K == 3) *g2.sum += double(t2), *g3.sum += double(t3);
-    }
-  } else {
-    SD_LANES {
-      c[i] = clamped(carried<R, W>(u[i], pending<R, W>(u[i], level[i]), v_reset), low, high);
-      power[i] = gh[i];
-      gu[i] = S(0);  // collects P'
-    }
-    for (int k = 0; k <= p.degree; ++k) {
-      const Sum<S>& g = g_theta[k];
-      S total = 0;
+  SD_LANES {
+    c[i] = clamped(carried<R, W>(u[i], pending<R, W>(u[i], level[i]), v_reset), low, high);
+    power[i] = gh[i];
+    gu[i] = S(0);  // collects P'
+  }
+  for (int k = 0; k <= p.degree; ++k) {
+    const Sum<S>& g = g_theta[k];
+    S total = 0;
 #pragma omp simd reduction(+ : total)
-      for (int i = 0; i < n; ++i) {
-        SD_ADD(total, g, power[i]);
-        power[i] *= c[i];
-      }
-      if (!P::LANES) *g.sum += double(total);
+    for (int i = 0; i < n; ++i) {
+      SD_ADD(total, g, power[i]);
+      power[i] *= c[i];
     }
-    for (int k = p.degree; k >= 1; --k) {
-      const P theta(p.theta + k * p.width);
-      const S factor = S(k);
-      SD_LANES gu[i] = gu[i] * c[i] + factor * theta[i];
-    }
-    SD_LANES {
-      const S r = pending<R, W>(u[i], level[i]);
-      gu[i] = carry_backward<R, W>(gh[i] * gu[i], carried<R, W>(u[i], r, v_reset), r, low, high);
-    }
+    if (!P::LANES) *g.sum += double(total);
+  }
+  for (int k = p.degree; k >= 1; --k) {
+    const P theta(p.theta + k * p.width);
+    const S factor = S(k);
+    SD_LANES gu[i] = gu[i] * c[i] + factor * theta[i];
+  }
+  SD_LANES {
+    const S r = pending<R, W>(u[i], level[i]);
+    gu[i] = carry_backward<R, W>(gh[i] * gu[i], carried<R, W>(u[i], r, v_reset), r, low, high);
   }
 }
 
@@ -322,6 +332,8 @@ template <class S> struct Loops {
   void (*surrogate)(int, const S*, const S*, S, S, S*);
   void (*fire_backward)(int, const SomaParameters<S>&, const S*, const S*, const S*, const S*, const S*, const S*, S*,
                         const Sum<S>&);
+  void (*soma_backward)(int, const SomaParameters<S>&, const S*, S*, const S*, const S*, const S*, const S*, S*,
+                        const Sum<S>&, const Sum<S>*);  // null: the next two do it
   void (*polynomial_backward)(int, const SomaParameters<S>&, const S*, const S*, S*, S*, S*, const Sum<S>*);
   void (*direct_backward)(int, const S*, const S*, const S*, S*, const Sum<S>&);
   void (*branch_backward)(int, int, const BranchParameters<S>&, const BranchRows<S>&, const BranchSums<S>&);
@@ -355,10 +367,12 @@ template <class P, int R, int W, class S> static void choose_soma(const Call& ca
   loops.soma_forward = linear  ? soma_forward<R, W, 1, P, S>
                        : cubic ? soma_forward<R, W, 3, P, S>
                                : soma_forward<R, W, 0, P, S>;
-  loops.polynomial_backward = linear  ? polynomial_backward<R, W, 1, P, S>
-                              : cubic ? polynomial_backward<R, W, 3, P, S>
-                                      : polynomial_backward<R, W, 0, P, S>;
+  if (linear && call.detach) loops.soma_backward = soma_backward<R, W, true, 1, P, S>;
+  else if (linear) loops.soma_backward = soma_backward<R, W, false, 1, P, S>;
+  else if (cubic && call.detach) loops.soma_backward = soma_backward<R, W, true, 3, P, S>;
+  else if (cubic) loops.soma_backward = soma_backward<R, W, false, 3, P, S>;
   loops.fire_backward = call.detach ? fire_backward_row<R, W, true, P, S> : fire_backward_row<R, W, false, P, S>;
+  loops.polynomial_backward = polynomial_backward<R, W, P, S>;
 }
 
 template <class P, class S> static void choose(const Call& call, Loops<S>& loops) {
