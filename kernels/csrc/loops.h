@@ -31,8 +31,13 @@ template <class S> struct SomaParameters {
 
 // Branches that one loop takes together, so that what they share stays in registers.
 template <int...> struct Group {};
-// Elsewhere one at a time will do: parameters per lane take the registers, and float64 is there to check against.
+// Elsewhere one at a time will do: parameters per lane take the registers, float64 is there to check against, and
+// 128-bit vectors are for processors that are old.
+#ifdef __AVX2__
 template <class P, class S> constexpr bool grouped = sizeof(S) == 4 && !P::LANES;
+#else
+template <class P, class S> constexpr bool grouped = false;
+#endif
 
 #define SD_LANES _Pragma("omp simd") for (int i = 0; i < n; ++i)
 #define SD_ADD(total, to, value) if constexpr (P::LANES) to.lanes[i] += value; else total += value

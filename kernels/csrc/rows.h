@@ -72,7 +72,8 @@ static void stream_row(int64_t bytes, const char* from, char* to) {
 #if defined(SD_X86) && defined(__AVX512F__)
   for (; i + 64 <= bytes; i += 64) _mm512_stream_si512((__m512i*)(to + i), _mm512_load_si512(from + i));
 #elif defined(SD_X86) && defined(__AVX__)
-  for (; i + 32 <= bytes; i += 32) _mm256_stream_si256((__m256i*)(to + i), _mm256_load_si256((const __m256i*)(from + i)));
+  for (; i + 32 <= bytes; i += 32)
+    _mm256_stream_si256((__m256i*)(to + i), _mm256_load_si256((const __m256i*)(from + i)));
 #elif defined(SD_X86)
   for (; i + 16 <= bytes; i += 16) _mm_stream_si128((__m128i*)(to + i), _mm_load_si128((const __m128i*)(from + i)));
 #endif
