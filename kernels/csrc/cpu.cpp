@@ -24,8 +24,8 @@ const Engine& engine_of(int level) {
   return baseline::engine;
 }
 
-// Scratch that the states of a backward segment may fill: half of a small second-level cache.
-const int64_t BUDGET = 192 * 1024;
+// Scratch that the states of a backward segment may fill: half of a second-level cache of 1 MB.
+const int64_t BUDGET = 512 * 1024;
 
 const int64_t WIDE = 512;  // lanes of a block that runs on over channels
 
