@@ -318,6 +318,9 @@ template <class S> struct Engine_ {
         }
       if (last.dn && job.backward) flush(last, partial);
     }
+#ifdef SD_X86
+    _mm_sfence();  // rows that were streamed are there before anyone is told that this chunk is done
+#endif
   }
   static int64_t least(int64_t a, int64_t b) { return a < b ? a : b; }
 };
