@@ -161,7 +161,7 @@ def time_of(action: Callable[[], object], device: torch.device) -> float:
         action()
         end.record()
         end.synchronize()
-        return start.elapsedtime_of(end)
+        return start.elapsed_time(end)
     begin = time.perf_counter()
     action()
     return (time.perf_counter() - begin) * 1e3

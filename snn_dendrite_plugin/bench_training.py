@@ -16,9 +16,7 @@ from .convert import convert
 __all__ = ["training_step"]
 
 
-def training_step(
-    device: torch.device, rounds: int, shape: tuple[int, ...] = (4, 8, 3, 64, 64)
-) -> list[Result]:
+def training_step(device: torch.device, rounds: int, shape: tuple[int, ...] = (4, 8, 3, 64, 64)) -> list[Result]:
     """Training steps of SpikingJelly's SEW-ResNet-18 with point neurons and of its conversions, in turn.
 
     One step: reset, forward, cross entropy, backward, SGD. ``ratio`` is to the point network's median; bandwidth and
