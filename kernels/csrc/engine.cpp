@@ -48,6 +48,7 @@ template <class S> struct Engine_ {
   BranchSums<S>* branch_sums;
   Sum<S> g_direct, g_threshold;
   S* spike_row;  // where step() puts the spikes
+  const S* upcoming = nullptr;  // where the next block's input starts
 
   Engine_(const Job& job, char* scratch)
       : call(*job.call), grid(*job.grid), loops(choose<S>(call, grid.per_lane)), backwards(job.backward),
@@ -134,10 +135,11 @@ template <class S> struct Engine_ {
   }
 
   // Sees to it that the rows of step t are on their way: at once, or while the branches of the step before are at work.
+  // Past the end those are the next block's first.
   void prefetch(const Rows<S>& x, int64_t t, const S* const* now) {
-    const bool later = B && t < T && x.direct;
+    const bool later = B && t < T && x.direct, next = x.direct && t >= T && upcoming;
     for (int b = 0; b < fan; ++b) {
-      ahead[b] = later ? now[b] + call.x_t : now[b];
+      ahead[b] = later ? now[b] + call.x_t : next ? upcoming + b * call.x_c : now[b];
       if (t < T && !later) x.prefetch(t * call.x_t + b * call.x_c);
     }
   }
@@ -145,7 +147,13 @@ template <class S> struct Engine_ {
   // y and h, v, u after a step on the rows x[0..fan); all but h may alias their successors
   void step(int n, const S* const* x, const S* u_in, const S* v_in, const S* fired_in, S* v_out, S* h_out, S* u_out) {
     if (fan != B) loops.scale(n, row(4 * B), x[0], y);
-    if (B) loops.branch_forward(n, B, branch, x, v_in, w, fan != B ? y : zero, v_out, y, ahead);
+    const S* y_in = fan != B ? y : zero;
+    if (loops.neuron_forward) {
+      loops.neuron_forward(n, B, branch, soma, x, v_in, w, y_in, v_out, y, ahead, u_in, fired_in, h_out, spike_row,
+                           u_out);
+      return;
+    }
+    if (B) loops.branch_forward(n, B, branch, x, v_in, w, y_in, v_out, y, ahead);
     if (K != 1 && K != 3) loops.polynomial_forward(n, soma, u_in, c, h_out);
     loops.soma_forward(n, soma, u_in, y, fired_in, h_out, spike_row, u_out);
   }
@@ -305,6 +313,10 @@ template <class S> struct Engine_ {
           box.n = bn * grid.dn, box.c = bc * grid.dc, box.l = bl * grid.dl;
           box.dn = int(least(grid.dn, call.N - box.n)), box.dc = int(least(grid.dc, call.C - box.c));
           box.dl = int(least(grid.dl, call.L - box.l));
+          const bool along = bl + 1 < grid.blocks_l * (jl + 1) / grid.chunks_l;
+          const int64_t n = along ? box.n : box.n + grid.dn;
+          const int64_t l = along ? box.l + grid.dl : grid.blocks_l * jl / grid.chunks_l * grid.dl;
+          upcoming = n < call.N ? (const S*)call.x + n * call.x_n + box.c * call.x_c * fan + l * call.x_l : nullptr;
           if (box.dn != last.dn) {  // the first block, or a smaller one at the end
             if (last.dn && job.backward) flush(last, partial);
             expand(box), last = box, since = 0;

@@ -47,13 +47,13 @@ template <class P, class S> static void scale(int n, const S* factor, const S* x
   SD_LANES y[i] = f[i] * x[i];
 }
 
-// A group of branches at once, so that y stays in a register: v_new from v and x; y_out = y_in + the sum over the group
-// of strength f(v_new) (+ direct x). Branch g's rows lie `width` apart. FOLD: every branch has a row of x and its own
-// direct term; else they share x[0], and the direct term is taken once, apart. `ahead`: rows that the next call will
-// read, asked for a line at a time: all at once they would hold up the loads of this one.
-template <int A, bool FOLD, class P, class S, int... g>
-static void branches_forward(int n, const BranchParameters<S>* p, const S* const* x, const S* v, int64_t width,
-                             const S* y_in, S* v_new, S* y_out, const S* const* ahead, Group<g...>) {
+// A group of branches at once, so that y stays in a register: v_new from v and x; y = y_in + the sum over the group of
+// strength f(v_new) (+ direct x), which finish(i, y) takes. Branch g's rows lie `width` apart. FOLD: every branch has a
+// row of x and its own direct term; else they share x[0], and the direct term is taken once, apart. `ahead`: rows that
+// the next call will read, asked for a line at a time: all at once they would hold up the loads of this one.
+template <int A, bool FOLD, class P, class S, class Finish, int... g>
+SD_FN void branches_forward(int n, const BranchParameters<S>* p, const S* const* x, const S* v, int64_t width,
+                            const S* y_in, S* v_new, const S* const* ahead, const Finish& finish, Group<g...>) {
   const P alpha[] = {P(p[g].alpha)...}, gain[] = {P(p[g].gain)...}, offset[] = {P(p[g].offset)...},
           strength[] = {P(p[g].strength)...}, direct(p->direct);
   const S* const x_of[] = {x[FOLD ? g : 0]...};
@@ -68,7 +68,7 @@ static void branches_forward(int n, const BranchParameters<S>* p, const S* const
     ((y += strength[g][i] * activate<A>(v_now[g], slope)), ...);
     if constexpr (FOLD) ((y += direct[i] * x_now[g]), ...);
     ((v_to[g][i] = v_now[g]), ...);
-    y_out[i] = y;
+    finish(i, y);
   };
   enum { LINE = 64 / sizeof(S) };
   int j = 0;
@@ -87,8 +87,9 @@ static void branch_forward(int n, int B, const BranchParameters<S>* p, const S* 
   int b = 0;
   const auto run = [&](auto group) {
     const int row = FOLD ? b : 0;
-    branches_forward<A, FOLD, P, S>(n, p + b, x + row, v + b * width, width, y_in, v_new + b * width, y_out,
-                                    ahead + row, group);
+    const auto keep = [y_out](int i, S y) __attribute__((always_inline)) { y_out[i] = y; };
+    branches_forward<A, FOLD, P, S>(n, p + b, x + row, v + b * width, width, y_in, v_new + b * width, ahead + row, keep,
+                                    group);
     y_in = y_out;
   };
   if constexpr (grouped<P, S>) {
@@ -120,6 +121,33 @@ static void soma_forward(int n, const SomaParameters<S>& p, const S* u, const S*
     s_out[i] = s;
     u_out[i] = reset_state<R, W>(h, s, r, threshold[i], v_reset);
   }
+}
+
+// Branches and a linear soma in one: the sum goes from the last group's registers into the soma. For an even number of
+// branches whose activation is so cheap that memory is what counts.
+template <int A, bool FOLD, int R, int W, class S>
+static void neuron_forward(int n, int B, const BranchParameters<S>* p, const SomaParameters<S>& of, const S* const* x,
+                           const S* v, int64_t width, const S* y_in, S* v_new, S* y_out, const S* const* ahead,
+                           const S* u, const S* fired, S* h_out, S* s_out, S* u_out) {
+  typedef Uniform<S> P;
+  const P threshold(of.threshold), level(of.level), theta0(of.theta), theta1(of.theta + of.width);
+  const S v_reset = of.v_reset, low = of.low, high = of.high;
+  const auto soma = [=](int i, S y) __attribute__((always_inline)) {
+    const S r = pending<R, W>(u[i], level[i]), c = clamped(carried<R, W>(u[i], r, v_reset), low, high);
+    const S h = subtract_pending<R, W>(theta1[i] * c + theta0[i] + y, r, threshold[i]);
+    const S s = (h >= level[i] ? S(1) : S(0)) * (S(1) - fired[i]);
+    h_out[i] = h;
+    s_out[i] = s;
+    u_out[i] = reset_state<R, W>(h, s, r, threshold[i], v_reset);
+  };
+  const int last = B % 4 ? 2 : 4, b = B - last, row = FOLD ? b : 0;
+  if (b) branch_forward<A, FOLD, P, S>(n, b, p, x, v, width, y_in, v_new, y_out, ahead), y_in = y_out;
+  const auto run = [&](auto group) {
+    branches_forward<A, FOLD, P, S>(n, p + b, x + row, v + b * width, width, y_in, v_new + b * width, ahead + row, soma,
+                                    group);
+  };
+  if (last == 4) run(Group<0, 1, 2, 3>());
+  else run(Group<0, 1>());
 }
 
 // P(u) of any degree, into h
@@ -163,7 +191,8 @@ static void fire_backward_row(int n, const SomaParameters<S>& p, const S* gs, co
   if (!P::LANES) *g_threshold.sum += double(total);
 }
 
-// The same, and on to gu of u before the step, with a polynomial of degree K, 1 or 3; adds to the gradients of theta too.
+// The same, and on to gu of u before the step, with a polynomial of degree K, 1 or 3; adds to the gradients of theta,
+// too.
 template <int R, int W, bool DETACH, int K, class P, class S>
 static void soma_backward(int n, const SomaParameters<S>& p, const S* gs, S* gu, const S* h, const S* u, const S* fired,
                           const S* sg, S* gh, const Sum<S>& g_threshold, const Sum<S>* g_theta) {
@@ -332,6 +361,9 @@ template <class S> struct Loops {
   void (*scale)(int, const S*, const S*, S*);
   void (*branch_forward)(int, int, const BranchParameters<S>*, const S* const*, const S*, int64_t, const S*, S*, S*,
                          const S* const*);
+  void (*neuron_forward)(int, int, const BranchParameters<S>*, const SomaParameters<S>&, const S* const*, const S*,
+                         int64_t, const S*, S*, S*, const S* const*, const S*, const S*, S*, S*,
+                         S*);  // null: the three around it do it
   void (*polynomial_forward)(int, const SomaParameters<S>&, const S*, S*, S*);
   void (*soma_forward)(int, const SomaParameters<S>&, const S*, const S*, const S*, S*, S*, S*);
   void (*surrogate)(int, const S*, const S*, S, S, S*);
@@ -380,6 +412,16 @@ template <class P, int R, int W, class S> static void choose_soma(const Call& ca
   loops.polynomial_backward = polynomial_backward<R, W, P, S>;
 }
 
+template <int R, int W, class S> static void choose_neuron(const Call& call, Loops<S>& loops) {
+  const bool fold = call.fan == call.B;
+  if (call.activation == IDENTITY) loops.neuron_forward = fold ? neuron_forward<IDENTITY, true, R, W, S>
+                                                               : neuron_forward<IDENTITY, false, R, W, S>;
+  if (call.activation == RELU) loops.neuron_forward = fold ? neuron_forward<RELU, true, R, W, S>
+                                                           : neuron_forward<RELU, false, R, W, S>;
+  if (call.activation == LEAKY_RELU) loops.neuron_forward = fold ? neuron_forward<LEAKY_RELU, true, R, W, S>
+                                                                 : neuron_forward<LEAKY_RELU, false, R, W, S>;
+}
+
 template <class P, class S> static void choose(const Call& call, Loops<S>& loops) {
   loops.scale = scale<P, S>;
   loops.direct_backward = direct_backward<P, S>;
@@ -392,6 +434,13 @@ template <class P, class S> static void choose(const Call& call, Loops<S>& loops
   else if (timing == AT_ONCE) choose_soma<P, RESET_SOFT, AT_ONCE>(call, loops);
   else if (timing == NEXT_STEP) choose_soma<P, RESET_SOFT, NEXT_STEP>(call, loops);
   else choose_soma<P, RESET_SOFT, SNNTORCH>(call, loops);
+  if constexpr (grouped<P, S>) {  // the usual resets of both hosts
+    if (call.degree != 1 || call.B == 0 || call.B % 2) return;
+    if (call.reset == RESET_HARD && timing == AT_ONCE) choose_neuron<RESET_HARD, AT_ONCE>(call, loops);
+    if (call.reset == RESET_HARD && timing == NEXT_STEP) choose_neuron<RESET_HARD, NEXT_STEP>(call, loops);
+    if (call.reset == RESET_SOFT && timing == AT_ONCE) choose_neuron<RESET_SOFT, AT_ONCE>(call, loops);
+    if (call.reset == RESET_SOFT && timing == NEXT_STEP) choose_neuron<RESET_SOFT, NEXT_STEP>(call, loops);
+  }
 }
 
 template <class S> static Loops<S> choose(const Call& call, bool per_lane) {
