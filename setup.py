@@ -15,11 +15,12 @@ import sys
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
-from setuptools import Extension, setup
+from setuptools import Extension, find_packages, setup
 from setuptools.command.bdist_wheel import bdist_wheel
 from setuptools.command.build_ext import build_ext
 
 SOURCES = Path("kernels/csrc")
+TOP = ("adapters", "kernels")  # folders of the top level that are installed as subpackages
 FLAGS = [
     "-std=c++17",
     "-O3",
@@ -31,8 +32,8 @@ FLAGS = [
     "-fno-exceptions",
     "-fno-rtti",
 ]
-# engines are compiled once per instruction set; the entry points pick one when they are called
-ENGINES = {"engine": [], "ttfs_engine": ["-ffp-contract=off"]}
+# an op's engine is compiled once per instruction set; the entry points pick one when they are called
+OPS = {"soma_dendrite": [], "ttfs": ["-ffp-contract=off"]}
 LEVELS = {"baseline": []}
 if platform.machine().lower() in ("x86_64", "amd64"):
     FLAGS.append("-DSD_X86")
@@ -65,10 +66,10 @@ class BuildLibrary(build_ext):
 
     def _compile(self, target: Path, objects: Path) -> None:
         compiler = shlex.split(os.environ.get("CXX", "c++"))
-        units = [("cpu.cpp", "cpu.o", []), ("ttfs.cpp", "ttfs.o", [])]
-        for engine, options in ENGINES.items():
+        units = [(f"{op}/entry.cpp", f"{op}.o", []) for op in OPS]
+        for op, options in OPS.items():
             for name, flags in LEVELS.items():
-                units.append((f"{engine}.cpp", f"{engine}_{name}.o", [f"-DSD_ISA={name}", *options, *flags]))
+                units.append((f"{op}/engine.cpp", f"{op}_{name}.o", [f"-DSD_ISA={name}", *options, *flags]))
 
         def run(command: list[str]) -> None:
             done = subprocess.run(command, capture_output=True, text=True)
@@ -76,7 +77,8 @@ class BuildLibrary(build_ext):
                 raise RuntimeError(f"`{shlex.join(command)}` failed:\n{done.stderr[-2000:]}")
 
         def compile_unit(unit: tuple[str, str, list[str]]) -> None:
-            run([*compiler, *FLAGS, *unit[2], "-c", str(SOURCES / unit[0]), "-o", str(objects / unit[1])])
+            source, name, flags = unit
+            run([*compiler, *FLAGS, *flags, f"-I{SOURCES}", "-c", str(SOURCES / source), "-o", str(objects / name)])
 
         with ThreadPoolExecutor(os.cpu_count()) as pool:
             list(pool.map(compile_unit, units))
@@ -99,7 +101,14 @@ class Wheel(bdist_wheel):
         return "py3", "none", super().get_tag()[2]
 
 
+PACKAGE = "snn_dendrite_plugin"
+
 setup(
+    packages=[
+        *find_packages(include=[PACKAGE, f"{PACKAGE}.*"]),
+        *(f"{PACKAGE}.{name}" for name in find_packages(include=[*TOP, *(f"{top}.*" for top in TOP)])),
+    ],
+    package_dir={PACKAGE: PACKAGE, **{f"{PACKAGE}.{top}": top for top in TOP}},
     ext_modules=[Extension("snn_dendrite_plugin.kernels._cpu", [], optional=True)],
     cmdclass={"build_ext": BuildLibrary, "bdist_wheel": Wheel},
 )

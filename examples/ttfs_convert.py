@@ -22,7 +22,7 @@ from torch import nn
 from torch.nn import functional as F
 from ttfs_data import accuracy, epochs, load, machine
 
-from snn_dendrite_plugin.convert.ttfs import TTFSNetwork, convert_relu
+from snn_dendrite_plugin.conversion.ttfs.relu import TTFSNetwork, convert_relu
 from snn_dendrite_plugin.layers import calibrate, perturb
 
 

@@ -18,7 +18,7 @@ import torch
 from torch import nn
 from torch.nn import functional as F
 
-from snn_dendrite_plugin.convert.ttfs import TTFSNetwork, convert_relu
+from snn_dendrite_plugin.conversion.ttfs.relu import TTFSNetwork, convert_relu
 
 matplotlib.use("svg")
 from matplotlib import pyplot as plt  # noqa: E402

@@ -18,7 +18,7 @@ from .activation import activate, deactivate
 from .hookspecs import hookimpl
 
 if TYPE_CHECKING:
-    from .convert.api import ConversionReport, convert, report, revert
+    from .conversion.api import ConversionReport, convert, report, revert
     from .kernels.providers import use_provider
     from .neurons.base import Firing, NeuronModel
     from .neurons.finite import check_finite
@@ -41,20 +41,18 @@ __all__ = [
 ]
 
 _HOMES = {
-    "ConversionReport": ".convert.api",
+    "ConversionReport": ".conversion",
+    "convert": ".conversion",
     "check_finite": ".neurons.finite",
     "Firing": ".neurons.base",
     "NeuronModel": ".neurons.base",
-    "report": ".convert.api",
-    "revert": ".convert.api",
+    "report": ".conversion",
+    "revert": ".conversion",
     "use_provider": ".kernels.providers",
 }
 
 
 def __getattr__(name: str) -> Any:
-    if name == "convert":
-        # The subpackage itself, which can be called: importing it binds this very name (see convert/__init__.py).
-        return importlib.import_module(".convert", __name__)
     if name == "__version__":
         value: Any = importlib.import_module("importlib.metadata").version("snn-dendrite-plugin")
     elif name in _HOMES:

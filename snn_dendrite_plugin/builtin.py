@@ -56,4 +56,5 @@ def snn_dendrite_register_providers(register: Callable[..., None]) -> None:
         )
         register(name="cpu", op=op, target=f"{kernels}.{op}.cpu:provider", priority=10, summary="compiled C++")
         register(name="cupy", op=op, target=f"{kernels}.{op}.cupy:provider", priority=20, summary="CUDA through CuPy")
-        register(name="triton", op=op, target=f"{kernels}.{op}.triton:provider", priority=30, summary="Triton kernels")
+        triton = f"{kernels}.{op}.triton.provider:provider"
+        register(name="triton", op=op, target=triton, priority=30, summary="Triton kernels")

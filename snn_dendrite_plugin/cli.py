@@ -15,13 +15,13 @@ import typer
 __all__ = ["COMMANDS", "app"]
 
 COMMANDS = {  # name -> module with a function `command`
-    "demo": ".demo",
-    "list": ".listing",
-    "doctor": ".doctor",
-    "bench": ".bench_command",
-    "run": ".run",
-    "convert": ".checkpoint",
-    "zoo": ".zoo_command",
+    "demo": ".commands.demo",
+    "list": ".commands.list",
+    "doctor": ".commands.doctor",
+    "bench": ".commands.bench",
+    "run": ".commands.run",
+    "convert": ".commands.convert",
+    "zoo": ".commands.zoo",
 }
 
 app = typer.Typer(

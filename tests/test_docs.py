@@ -12,12 +12,12 @@ import re
 from pathlib import Path
 
 import pytest
+from places import ROOT
 
 import snn_dendrite_plugin
 
 os.environ.setdefault("MPLBACKEND", "Agg")
 
-ROOT = Path(__file__).resolve().parent.parent
 PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
 BLOCK = re.compile(r"^```python\n(.*?)^```$", re.MULTILINE | re.DOTALL)
 SHOWN = re.compile(r"#\s*prints?:? (.+)$", re.MULTILINE)  # a line's output, said in a comment: `# prints 0`

@@ -5,11 +5,10 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
-from pathlib import Path
 
 import pytest
+from places import EXAMPLES
 
-EXAMPLES = Path(__file__).resolve().parent.parent / "examples"
 QUICK = {  # example -> arguments that make it short, and what it must print
     "spikingjelly_dendsn.py": (["--epochs", "1", "--images", "200"], ["epoch 0: loss", "strengths of the first layer"]),
     "snntorch_dendritic.py": (["--epochs", "2", "--images", "200"], ["epoch 1: loss"]),

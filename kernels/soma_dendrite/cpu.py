@@ -17,7 +17,7 @@ import torch
 from torch import Tensor
 
 from ..activations import ACTIVATIONS
-from ..library import SCALARS, CompiledProvider
+from ..launch.cpu import SCALARS, CompiledProvider
 from ..surrogates import KINDS
 from .contract import Gradients, Inputs, Outputs, Settings, one_number, state_dtype
 from .layout import Layout
@@ -98,7 +98,7 @@ def _static(settings: Settings, dtype: torch.dtype, level: int) -> _Call:
 
 
 class CpuProvider(CompiledProvider):
-    """The compiled pair; arguments and errors as of :class:`~snn_dendrite_plugin.kernels.library.CompiledProvider`."""
+    """The compiled pair; arguments and errors as of :class:`~..launch.cpu.CompiledProvider`."""
 
     prefix, call = "sd", _Call
 

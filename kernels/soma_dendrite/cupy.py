@@ -1,10 +1,10 @@
 """The soma-dendrite pair on CUDA devices through CuPy: CUDA C++ compiled by NVRTC for the call's settings.
 
-The text (``csrc/soma_dendrite.cu``) shares the step and its derivatives with the CPU library. One thread runs one
-neuron with time inside and its states in registers. Tensors are passed as pointers, launched on the current stream of
-torch; nothing is copied. Backward recomputes a few steps at a time into registers, from checkpoints in scratch memory
-of bounded size; parameter gradients are summed per thread or block, and those sums by torch, so the same call gives the
-same bits.
+The text (``csrc/soma_dendrite/kernels.cu``) shares the step and its derivatives with the CPU library. One thread runs
+one neuron with time inside and its states in registers. Tensors are passed as pointers, launched on the current stream
+of torch; nothing is copied. Backward recomputes a few steps at a time into registers, from checkpoints in scratch
+memory of bounded size; parameter gradients are summed per thread or block, and those sums by torch, so the same call
+gives the same bits.
 """
 
 from __future__ import annotations
@@ -14,8 +14,8 @@ from collections.abc import Collection
 import torch
 from torch import Tensor
 
-from .. import nvrtc
 from ..activations import ACTIVATIONS
+from ..launch import cupy as nvrtc
 from ..surrogates import KINDS
 from .contract import Gradients, Inputs, Outputs, Settings, one_number, state_dtype
 from .layout import Layout
@@ -32,7 +32,7 @@ _TIMINGS = {"at_once": 0, "next_step": 1, "snntorch": 2}
 
 def source() -> str:
     """The CUDA text with its own headers written in."""
-    return nvrtc.source("soma_dendrite.cu")
+    return nvrtc.source("soma_dendrite/kernels.cu")
 
 
 def segment(branches: int) -> int:
@@ -72,9 +72,9 @@ def _address(tensor: Tensor | None) -> int:
 
 
 class CupyProvider(nvrtc.NvrtcProvider):
-    """The CUDA pair; arguments as of :class:`~snn_dendrite_plugin.kernels.nvrtc.NvrtcProvider`."""
+    """The CUDA pair; arguments as of :class:`~..launch.cupy.NvrtcProvider`."""
 
-    text, threads = "soma_dendrite.cu", THREADS
+    text, threads = "soma_dendrite/kernels.cu", THREADS
 
     def _shared(self, p: Inputs, settings: Settings, layout: Layout) -> tuple[list[int | float], list[Tensor | None]]:
         """The arguments both kernels start with, and the tensors they point to."""

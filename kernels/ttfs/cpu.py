@@ -12,7 +12,7 @@ import ctypes
 import torch
 from torch import Tensor
 
-from ..library import SCALARS, CompiledProvider
+from ..launch.cpu import SCALARS, CompiledProvider
 from .contract import Settings
 from .layout import Layout
 
@@ -32,7 +32,7 @@ class _Call(ctypes.Structure):
 
 
 class CpuProvider(CompiledProvider):
-    """The compiled pair; arguments and errors as of :class:`~snn_dendrite_plugin.kernels.library.CompiledProvider`."""
+    """The compiled pair; arguments and errors as of :class:`~..launch.cpu.CompiledProvider`."""
 
     prefix, call = "ttfs", _Call
 

@@ -1,4 +1,4 @@
-"""The clock-driven TTFS pair on CUDA devices through CuPy: CUDA C++ (``csrc/ttfs.cu``) compiled by NVRTC.
+"""The clock-driven TTFS pair on CUDA devices through CuPy: CUDA C++ (``csrc/ttfs/kernels.cu``) compiled by NVRTC.
 
 The text shares the steps with the CPU library. One thread runs one window of one neuron, the window's steps inside;
 tensors are passed as pointers and launched on the current stream of torch. The gradient of the bias is summed by torch,
@@ -10,7 +10,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from .. import nvrtc
+from ..launch import cupy as nvrtc
 from ..soma_dendrite.contract import state_dtype
 from .contract import Settings
 from .layout import Layout
@@ -22,7 +22,7 @@ THREADS = 128
 
 def source() -> str:
     """The CUDA text with its own headers written in."""
-    return nvrtc.source("ttfs.cu")
+    return nvrtc.source("ttfs/kernels.cu")
 
 
 def defines(dtype: torch.dtype, count: int) -> tuple[str, ...]:
@@ -37,9 +37,9 @@ def defines(dtype: torch.dtype, count: int) -> tuple[str, ...]:
 
 
 class CupyProvider(nvrtc.NvrtcProvider):
-    """The CUDA pair; arguments as of :class:`~snn_dendrite_plugin.kernels.nvrtc.NvrtcProvider`."""
+    """The CUDA pair; arguments as of :class:`~..launch.cupy.NvrtcProvider`."""
 
-    text, threads = "ttfs.cu", THREADS
+    text, threads = "ttfs/kernels.cu", THREADS
 
     def _run(
         self, kernel: str, layout: Layout, settings: Settings, windows: Tensor, *rest: Tensor | int | None

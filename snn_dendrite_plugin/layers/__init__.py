@@ -1,10 +1,10 @@
 """Synaptic layers that know no host framework."""
 
-from .ttfs import TTFSConv1d, TTFSConv2d, TTFSLinear, TTFSScale
-from .ttfs_clock import TTFSEncoder, TTFSReadout, TTFSSpikeDecoder, TTFSSpikeMaxPool, TTFSSpikeScale
-from .ttfs_pool import TTFSAdaptiveAvgPool, TTFSAvgPool, TTFSFlatten, TTFSMaxPool, TTFSRelay, TTFSResidual
-from .ttfs_spikes import SpikeTimes, TTFSDecode, TTFSEncode, TTFSFire
-from .ttfs_windows import ActivityPenalty, LayerActivity, activity, calibrate, perturb, saturation
+from .ttfs.clocked import TTFSEncoder, TTFSReadout, TTFSSpikeDecoder, TTFSSpikeMaxPool, TTFSSpikeScale
+from .ttfs.pooling import TTFSAdaptiveAvgPool, TTFSAvgPool, TTFSFlatten, TTFSMaxPool, TTFSRelay, TTFSResidual
+from .ttfs.synapses import TTFSConv1d, TTFSConv2d, TTFSLinear, TTFSScale
+from .ttfs.times import SpikeTimes, TTFSDecode, TTFSEncode, TTFSFire
+from .ttfs.windows import ActivityPenalty, LayerActivity, activity, calibrate, perturb, saturation
 
 __all__ = [
     "ActivityPenalty",

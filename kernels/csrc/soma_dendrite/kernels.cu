@@ -1,0 +1,273 @@
+// The soma-dendrite pair for NVRTC: one thread per neuron, time inside, states in registers. Everything that is static
+// in a call is a macro (see soma_dendrite/cupy.py): SD_STATE and the stored scalars SD_IO (x, spikes, gx) and SD_G_IO
+// (g_spikes); SD_BRANCHES, SD_FAN (rows of x per neuron), SD_DEGREE, SD_ACTIVATION, SD_RESET, SD_TIMING, SD_DETACH,
+// SD_STRICT, SD_ONCE, SD_RECORD, SD_SURROGATE; SD_FRESH: each state starts as one number; SD_SEGMENT, the steps backward keeps in registers; SD_THREADS per block;
+// SD_BY_CHANNEL, which way backward's threads lie.
+#include "common/scalars.h"
+#include "soma_dendrite/step.h"
+
+typedef long long index_t;
+typedef SD_STATE S;
+typedef SD_IO IO;
+typedef SD_G_IO G_IO;
+enum { NB = SD_BRANCHES > 0 ? SD_BRANCHES : 1, ROWS = 4 * SD_BRANCHES + SD_DEGREE + 3, DIRECT_ROW = 4 * SD_BRANCHES };
+
+#define SHAPE                                                                                                        \
+  index_t T, index_t N, index_t C, index_t L, const IO *__restrict__ x, index_t x_t, index_t x_n, index_t x_c, \
+      index_t x_l
+#define PARAMETERS                                                                                                     \
+  const S* __restrict__ alpha, const S* __restrict__ gain, const S* __restrict__ offset,                               \
+      const S* __restrict__ strength, const S* __restrict__ direct, const S* __restrict__ theta,                       \
+      const S* __restrict__ threshold, index_t alpha_c, index_t gain_c, index_t offset_c, index_t strength_c,          \
+      index_t direct_c, index_t theta_c, index_t threshold_c, double v_reset, double surrogate_a, double surrogate_b,  \
+      double clamp_low, double clamp_high
+#define STATES const S* __restrict__ u_in, const S* __restrict__ v_in, const S* __restrict__ fired_in
+
+struct Parameters {
+  S alpha[NB], gain[NB], offset[NB], strength[NB], direct, theta[SD_DEGREE + 1];
+  S threshold, level, v_reset, a, b, low, high;
+  __device__ Parameters(index_t c, PARAMETERS) {
+    for (int k = 0; k < SD_BRANCHES; ++k) {
+      this->alpha[k] = alpha[c * alpha_c + k];
+      this->gain[k] = gain ? gain[c * gain_c + k] : S(1);
+      this->offset[k] = offset ? offset[c * offset_c + k] : S(0);
+      this->strength[k] = strength[c * strength_c + k];
+    }
+    for (int k = 0; k <= SD_DEGREE; ++k) this->theta[k] = theta[c * theta_c + k];
+    this->direct = direct[c * direct_c];
+    this->threshold = level = threshold[c * threshold_c];
+    const float infinity = sd_from_bits(0x7F800000u);
+    if (SD_STRICT && sizeof(S) == 4) level = S(nextafterf(float(level), infinity));
+    if (SD_STRICT && sizeof(S) == 8) level = S(nextafter(double(level), double(infinity)));
+    this->v_reset = S(v_reset), a = S(surrogate_a), b = S(surrogate_b), low = S(clamp_low), high = S(clamp_high);
+  }
+};
+#define PASS                                                                                                        \
+  alpha, gain, offset, strength, direct, theta, threshold, alpha_c, gain_c, offset_c, strength_c, direct_c, theta_c, \
+      threshold_c, v_reset, surrogate_a, surrogate_b, clamp_low, clamp_high
+
+struct State {
+  S u, v[NB], fired;
+  // neuron m's, whose first branch is number `branches`
+  __device__ State(STATES, index_t m, index_t branches, index_t L) {
+    u = u_in[SD_FRESH ? 0 : m];
+#pragma unroll
+    for (int k = 0; k < SD_BRANCHES; ++k) v[k] = v_in[SD_FRESH ? 0 : branches + k * L];
+    if (SD_ONCE) fired = fired_in[SD_FRESH ? 0 : m];
+  }
+  __device__ State() {}
+};
+
+// One step in place; returns the spike, h comes out beside it.
+SD_FN S step(const Parameters& p, const S* x, State& state, S& h) {
+  S sum = 0, y;
+#pragma unroll
+  for (int k = 0; k < SD_FAN; ++k) sum += x[k];
+  y = p.direct * sum;
+#pragma unroll
+  for (int k = 0; k < SD_BRANCHES; ++k) {
+    S slope;
+    state.v[k] = integrate(x[SD_FAN > 1 ? k : 0], state.v[k], p.alpha[k], p.gain[k], p.offset[k]);
+    y += p.strength[k] * activate<SD_ACTIVATION>(state.v[k], slope);
+  }
+  const S r = pending<SD_RESET, SD_TIMING>(state.u, p.level);
+  const S c = clamped(carried<SD_RESET, SD_TIMING>(state.u, r, p.v_reset), p.low, p.high);
+  h = p.theta[SD_DEGREE];
+#pragma unroll
+  for (int k = SD_DEGREE - 1; k >= 0; --k) h = h * c + p.theta[k];
+  h = subtract_pending<SD_RESET, SD_TIMING>(h + y, r, p.threshold);
+  S s = h >= p.level ? S(1) : S(0);
+  if (SD_ONCE) {
+    s *= S(1) - state.fired;
+    state.fired = s > state.fired ? s : state.fired;
+  }
+  state.u = reset_state<SD_RESET, SD_TIMING>(h, s, r, p.threshold, p.v_reset);
+  return s;
+}
+
+SD_FN void read_x(const IO* x, index_t x_c, S* to) {
+#pragma unroll
+  for (int k = 0; k < SD_FAN; ++k) to[k] = S(widen(x[k * x_c]));
+}
+
+extern "C" __global__ void __launch_bounds__(SD_THREADS)
+sd_forward(SHAPE, PARAMETERS, STATES, IO* __restrict__ spikes, S* __restrict__ u_out, S* __restrict__ v_out,
+           S* __restrict__ fired_out, S* __restrict__ u_sequence) {
+  const index_t M = N * C * L, m = index_t(blockIdx.x) * SD_THREADS + threadIdx.x;
+  if (m >= M) return;
+  const index_t l = m % L, c = m / L % C, n = m / L / C, branches = (m - l) * SD_BRANCHES + l;
+  const Parameters p(c, PASS);
+  State state(u_in, v_in, fired_in, m, branches, L);
+  const IO* at = x + n * x_n + c * SD_FAN * x_c + l * x_l;
+  S now[SD_FAN], next[SD_FAN], h;
+  read_x(at, x_c, next);
+  for (index_t t = 0; t < T; ++t) {
+#pragma unroll
+    for (int k = 0; k < SD_FAN; ++k) now[k] = next[k];
+    if (t + 1 < T) read_x(at + (t + 1) * x_t, x_c, next);  // on its way during the step
+    spikes[t * M + m] = Narrow<IO, S>::of(step(p, now, state, h));
+    if (SD_RECORD) u_sequence[t * M + m] = state.u;
+  }
+  u_out[m] = state.u;
+#pragma unroll
+  for (int k = 0; k < SD_BRANCHES; ++k) v_out[branches + k * L] = state.v[k];
+  if (SD_ONCE) fired_out[m] = state.fired;
+}
+
+// Backward of one step. `before` is the state it started from, `v` the branches after it; gu and gv go from after to
+// before.
+SD_FN void step_backward(const Parameters& p, const S* x, const State& before, const S* v, S h, S gs, S& gu, S* gv,
+                         S* gx, S* sums) {
+  const S r = pending<SD_RESET, SD_TIMING>(before.u, p.level), allowed = SD_ONCE ? S(1) - before.fired : S(1);
+  const S s = (h >= p.level ? S(1) : S(0)) * allowed;
+  const S sg = surrogate<SD_SURROGATE>(h - p.threshold, p.a, p.b);
+  S g_threshold;
+  const S gh = fire_backward<SD_RESET, SD_TIMING, SD_DETACH>(gs, gu, h, s, r, sg, allowed, p.threshold, p.v_reset,
+                                                             g_threshold);
+  sums[ROWS - 1] += g_threshold;
+  const S raw = carried<SD_RESET, SD_TIMING>(before.u, r, p.v_reset), c = clamped(raw, p.low, p.high);
+  S power = gh, slope = 0;
+#pragma unroll
+  for (int k = 0; k <= SD_DEGREE; ++k) {
+    sums[DIRECT_ROW + 1 + k] += power;
+    power *= c;
+  }
+#pragma unroll
+  for (int k = SD_DEGREE; k >= 1; --k) slope = slope * c + S(k) * p.theta[k];
+  gu = carry_backward<SD_RESET, SD_TIMING>(gh * slope, raw, r, p.low, p.high);
+  S sum = 0;
+#pragma unroll
+  for (int k = 0; k < SD_FAN; ++k) {
+    sum += x[k];
+    gx[k] = p.direct * gh;
+  }
+  sums[DIRECT_ROW] += gh * sum;
+#pragma unroll
+  for (int k = 0; k < SD_BRANCHES; ++k) {
+    const int at = SD_FAN > 1 ? k : 0;
+    S f_slope;
+    const S f = activate<SD_ACTIVATION>(v[k], f_slope), g = gv[k] + gh * p.strength[k] * f_slope;
+    sums[k] += g * before.v[k];
+    sums[SD_BRANCHES + k] += g * x[at];
+    sums[2 * SD_BRANCHES + k] += g;
+    sums[3 * SD_BRANCHES + k] += gh * f;
+    gx[at] += g * p.gain[k];
+    gv[k] = g * p.alpha[k];
+  }
+}
+
+struct Gradients {
+  const G_IO* gs;
+  index_t gs_t, gs_n, gs_c, gs_l;
+  const S *g_sequence, *g_u, *g_v;
+  IO* gx;
+  S *g_u_in, *g_v_in, *checkpoints;
+};
+
+// One neuron. States are recomputed SD_SEGMENT steps at a time into registers, from checkpoints a first pass leaves.
+SD_FN void neuron_backward(const Parameters& p, index_t n, index_t c, index_t l, index_t slot, index_t slots, SHAPE,
+                           STATES, const Gradients& g, S* sums) {
+  const index_t M = N * C * L, m = (n * C + c) * L + l, branches = (m - l) * SD_BRANCHES + l;
+  const index_t segments = (T + SD_SEGMENT - 1) / SD_SEGMENT;
+  const IO* at = x + n * x_n + c * SD_FAN * x_c + l * x_l;
+  const G_IO* gs_at = g.gs + n * g.gs_n + c * g.gs_c + l * g.gs_l;
+  enum { KEPT = 1 + SD_BRANCHES + SD_ONCE };
+  State state(u_in, v_in, fired_in, m, branches, L);
+  S xs[SD_SEGMENT][SD_FAN], hs[SD_SEGMENT];
+  State trail[SD_SEGMENT + 1];
+  for (index_t j = 0; j + 1 < segments; ++j) {
+    S* kept = g.checkpoints + j * KEPT * slots + slot;
+    kept[0] = state.u;
+#pragma unroll
+    for (int k = 0; k < SD_BRANCHES; ++k) kept[(1 + k) * slots] = state.v[k];
+    if (SD_ONCE) kept[(1 + SD_BRANCHES) * slots] = state.fired;
+    for (index_t t = j * SD_SEGMENT; t < (j + 1) * SD_SEGMENT; ++t) {
+      read_x(at + t * x_t, x_c, xs[0]);
+      step(p, xs[0], state, hs[0]);
+    }
+  }
+  S gu = g.g_u ? g.g_u[m] : S(0), gv[NB], gx[SD_FAN];
+#pragma unroll
+  for (int k = 0; k < SD_BRANCHES; ++k) gv[k] = g.g_v ? g.g_v[branches + k * L] : S(0);
+  for (index_t j = segments - 1; j >= 0; --j) {
+    if (j + 1 < segments) {
+      const S* kept = g.checkpoints + j * KEPT * slots + slot;
+      state.u = kept[0];
+#pragma unroll
+      for (int k = 0; k < SD_BRANCHES; ++k) state.v[k] = kept[(1 + k) * slots];
+      if (SD_ONCE) state.fired = kept[(1 + SD_BRANCHES) * slots];
+    }
+    const index_t begin = j * SD_SEGMENT;
+    const int steps = int(T - begin < SD_SEGMENT ? T - begin : index_t(SD_SEGMENT));
+#pragma unroll
+    for (int i = 0; i < SD_SEGMENT; ++i)
+      if (i < steps) {
+        read_x(at + (begin + i) * x_t, x_c, xs[i]);
+        trail[i] = state;
+        step(p, xs[i], state, hs[i]);
+        trail[i + 1] = state;
+      }
+#pragma unroll
+    for (int i = SD_SEGMENT - 1; i >= 0; --i)
+      if (i < steps) {
+        const index_t t = begin + i;
+        if (g.g_sequence) gu += g.g_sequence[t * M + m];
+        step_backward(p, xs[i], trail[i], trail[i + 1].v, hs[i], S(widen(gs_at[t * g.gs_t])), gu, gv, gx, sums);
+#pragma unroll
+        for (int k = 0; k < SD_FAN; ++k) g.gx[(t * M + m - l) * SD_FAN + k * L + l] = Narrow<IO, S>::of(gx[k]);
+      }
+  }
+  if (g.g_u_in) g.g_u_in[m] = gu;  // null: nobody wants it
+#pragma unroll
+  for (int k = 0; k < SD_BRANCHES; ++k)
+    if (g.g_v_in) g.g_v_in[branches + k * L] = gv[k];
+}
+
+// The sum over the block, in thread 0, always in the same order.
+SD_FN S block_sum(S value) {
+  __shared__ S warps[SD_THREADS / 32];
+  for (int step = 16; step > 0; step /= 2) value += __shfl_down_sync(0xFFFFFFFFu, value, step);
+  if (threadIdx.x % 32 == 0) warps[threadIdx.x / 32] = value;
+  __syncthreads();
+  value = 0;
+  if (threadIdx.x == 0)
+    for (int i = 0; i < SD_THREADS / 32; ++i) value += warps[i];
+  __syncthreads();
+  return value;
+}
+
+// SD_BY_CHANNEL: a thread owns (c, l) and walks batch entries, `groups` apart; `partial` is [groups, ROWS, C * L].
+// Otherwise a block owns a channel's positions (n, l), `groups` blocks a channel; `partial` is [groups, ROWS, C].
+extern "C" __global__ void __launch_bounds__(SD_THREADS)
+sd_backward(SHAPE, PARAMETERS, STATES, const G_IO* __restrict__ gs, index_t gs_t, index_t gs_n, index_t gs_c,
+            index_t gs_l, const S* __restrict__ g_sequence, const S* __restrict__ g_u, const S* __restrict__ g_v,
+            IO* __restrict__ gx, S* __restrict__ g_u_in, S* __restrict__ g_v_in, S* __restrict__ checkpoints,
+            S* __restrict__ partial,
+            index_t groups) {
+  const Gradients g = {gs, gs_t, gs_n, gs_c, gs_l, g_sequence, g_u, g_v, gx, g_u_in, g_v_in, checkpoints};
+  S sums[ROWS];
+#pragma unroll
+  for (int k = 0; k < ROWS; ++k) sums[k] = 0;
+  const index_t slots = index_t(gridDim.x) * SD_THREADS, slot = index_t(blockIdx.x) * SD_THREADS + threadIdx.x;
+#if SD_BY_CHANNEL
+  const index_t width = C * L, per_group = (width + SD_THREADS - 1) / SD_THREADS * SD_THREADS;
+  const index_t j = slot % per_group, group = slot / per_group;
+  if (j >= width) return;
+  const index_t c = j / L, l = j % L;
+  const Parameters p(c, PASS);
+  for (index_t n = group; n < N; n += groups)
+    neuron_backward(p, n, c, l, slot, slots, T, N, C, L, x, x_t, x_n, x_c, x_l, u_in, v_in, fired_in, g, sums);
+#pragma unroll
+  for (int k = 0; k < ROWS; ++k) partial[(group * ROWS + k) * width + j] = sums[k];
+#else
+  const index_t c = blockIdx.x / groups, group = blockIdx.x % groups;
+  const Parameters p(c, PASS);
+  for (index_t q = group * SD_THREADS + threadIdx.x; q < N * L; q += groups * SD_THREADS)
+    neuron_backward(p, q / L, c, q % L, slot, slots, T, N, C, L, x, x_t, x_n, x_c, x_l, u_in, v_in, fired_in, g, sums);
+#pragma unroll
+  for (int k = 0; k < ROWS; ++k) {
+    const S total = block_sum(sums[k]);
+    if (threadIdx.x == 0) partial[(group * ROWS + k) * C + c] = total;
+  }
+#endif
+}

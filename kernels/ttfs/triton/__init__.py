@@ -1,0 +1,1 @@
+"""The TTFS pair in Triton; only :mod:`.provider` may be imported where triton is missing."""

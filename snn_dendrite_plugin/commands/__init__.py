@@ -1,0 +1,1 @@
+"""The commands of ``snn-dendrite``, one module each, and what they share."""

@@ -1,0 +1,46 @@
+"""``snn-dendrite convert``: the command; the work is in :mod:`..conversion.checkpoint`."""
+
+from __future__ import annotations
+
+import os
+import sys
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from .settings import parse_settings
+from .terminal import console, fail
+
+__all__ = ["command"]
+
+
+def command(
+    source: Annotated[Path, typer.Argument(metavar="IN.pt", help="Checkpoint of a whole network.")],
+    target: Annotated[Path, typer.Argument(metavar="OUT.pt", help="Where the converted network goes.")],
+    to: Annotated[str, typer.Option(help="The neuron model to convert to.")] = "DendSN",
+    settings: Annotated[
+        list[str] | None, typer.Option("--set", help="NAME=VALUE, an argument of the nodes. Repeatable.")
+    ] = None,
+    start: Annotated[str, typer.Option(help="preserve (the network's function), published or fresh.")] = "preserve",
+    allow: Annotated[
+        list[str] | None, typer.Option(help="package.module.Class that the checkpoint may contain too. Repeatable.")
+    ] = None,
+    unsafe: Annotated[
+        bool, typer.Option("--unsafe", help="Load anything; a checkpoint can then run any code. For files you trust.")
+    ] = False,
+) -> None:
+    """Exchange the neurons in a checkpoint that holds a whole network. Unsafe pickles are refused."""
+    from ..conversion.checkpoint import CheckpointError, convert_checkpoint
+
+    if allow or unsafe:
+        sys.path.insert(0, os.getcwd())  # where the user's own classes are
+    try:
+        values = parse_settings(settings or ())
+        reports = convert_checkpoint(source, target, to=to, start=start, allow=allow or (), unsafe=unsafe, **values)
+    except (CheckpointError, TypeError, ValueError) as error:
+        fail(str(error))
+    out = console()
+    for report in reports:
+        out.print(str(report), markup=False)
+    out.print(f"written: {target}", markup=False)

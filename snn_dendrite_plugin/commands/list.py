@@ -1,0 +1,106 @@
+"""``snn-dendrite list``: which neuron models, host adapters, kernel providers and plugins there are."""
+
+from __future__ import annotations
+
+import json
+from typing import Annotated, Any
+
+import typer
+
+from .. import plugins
+from ..specs import OPS
+from .settings import source, version_of
+from .terminal import console, heading, show_table
+
+__all__ = ["command", "inventory"]
+
+
+def inventory() -> dict[str, list[dict[str, Any]]]:
+    """Everything registered, as plain data: ``models``, ``adapters``, ``providers`` and ``plugins``. Imports no host.
+
+    Example:
+        >>> from snn_dendrite_plugin.commands.list import inventory
+        >>> inventory()["models"][0]["hosts"]
+        {'spikingjelly': ['DendSN'], 'snntorch': ['Dendritic', 'DendriticParallel']}
+    """
+    adapters = plugins.adapters().values()
+    return {
+        "models": [
+            {
+                "name": model.name,
+                "hosts": {adapter.host: model.names_in(adapter.host) for adapter in adapters},
+                "summary": model.summary,
+                "distribution": model.distribution,
+                "version": version_of(model.distribution) if model.distribution else None,
+            }
+            for model in plugins.models().values()
+        ],
+        "adapters": [
+            {
+                "name": adapter.name,
+                "host": adapter.host,
+                "host_version": version_of(adapter.host),
+                "trigger": adapter.trigger,
+                "summary": adapter.summary,
+            }
+            for adapter in adapters
+        ],
+        "providers": [
+            {"op": op, "name": spec.name, "priority": spec.priority, "summary": spec.summary}
+            for op in OPS
+            for spec in plugins.providers(op)
+        ],
+        "plugins": [
+            {
+                "name": info.name,
+                "distribution": info.distribution,
+                "version": info.version,
+                "hooks": list(info.hooks),
+                "error": info.error,
+            }
+            for info in plugins.installed_plugins()
+        ],
+    }
+
+
+def command(
+    as_json: Annotated[bool, typer.Option("--json", help="Print JSON instead of tables.")] = False,
+) -> None:
+    """List neuron models, host adapters, kernel providers and plugins."""
+    found = inventory()
+    if as_json:
+        typer.echo(json.dumps(found, indent=2))
+        return
+    out = console()
+    hosts = [adapter["host"] for adapter in found["adapters"]]
+    heading(out, "Neuron models")
+    show_table(
+        out,
+        ["model", *[f"in {host}" for host in hosts], "what it is", "from"],
+        [
+            [m["name"], *[", ".join(m["hosts"][host]) for host in hosts], m["summary"], source(m)]
+            for m in found["models"]
+        ],
+    )
+    heading(out, "Host adapters")
+    show_table(
+        out,
+        ["adapter", "host", "installed", "activated by the import of"],
+        [[a["name"], a["host"], a["host_version"] or "no", a["trigger"]] for a in found["adapters"]],
+    )
+    heading(out, "Kernel providers (the highest priority that can run a call does; `snn-dendrite doctor` tells which)")
+    show_table(
+        out,
+        ["operation", "provider", "priority", "what it is"],
+        [[p["op"], p["name"], p["priority"], p["summary"]] for p in found["providers"]],
+        right=["priority"],
+    )
+    heading(out, "Plugins")
+    show_table(
+        out,
+        ["plugin", "from", "offers", "state"],
+        [
+            [p["name"], source(p), ", ".join(h.rpartition("_")[2] for h in p["hooks"]), p["error"] or "ok"]
+            for p in found["plugins"]
+        ],
+    )

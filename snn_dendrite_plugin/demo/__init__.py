@@ -1,0 +1,1 @@
+"""What ``snn-dendrite demo`` trains and draws."""

@@ -1,0 +1,1 @@
+"""Time-coded layers: spike ``times``, ``synapses``, ``pooling``, ``windows``, and what is ``clocked``."""

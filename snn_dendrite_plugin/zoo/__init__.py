@@ -1,0 +1,1 @@
+"""SpikingJelly's model zoo, built, converted and counted."""

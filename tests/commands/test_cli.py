@@ -1,0 +1,241 @@
+"""The command line: quick help, listings, the doctor's verdicts, plain text off the terminal."""
+
+from __future__ import annotations
+
+import importlib.metadata
+import json
+import sys
+
+import pytest
+from typer.testing import CliRunner
+
+from snn_dendrite_plugin import cli, plugins
+from snn_dendrite_plugin.commands import doctor, settings, terminal
+from snn_dendrite_plugin.commands import list as listing
+from snn_dendrite_plugin.hookspecs import hookimpl
+
+HEAVY = ("torch", "spikingjelly", "snntorch", "matplotlib", "sklearn", "numpy", "triton", "cupy")
+
+
+def run(*arguments: str):
+    return CliRunner().invoke(cli.app, list(arguments))
+
+
+class Broken:
+    @hookimpl
+    def snn_dendrite_register_models(self, register):
+        raise OSError("the disk is gone")
+
+
+class Extra:
+    @hookimpl
+    def snn_dendrite_register_models(self, register):
+        register(name="Extra", target="snn_dendrite_plugin.neurons.lnm:LNM", summary="one more [neuron]")
+
+
+@pytest.fixture
+def plugged():
+    """Register plugins for the length of a test."""
+    used = []
+
+    def register(plugin, name):
+        plugins.register_plugin(plugin, name)
+        used.append(plugin)
+
+    yield register
+    for plugin in used:
+        plugins.unregister_plugin(plugin)
+
+
+# -- the command itself --------------------------------------------------------------------------------------------
+
+
+def test_help_loads_nothing_heavy(run_python):
+    code = f"import sys\nimport snn_dendrite_plugin.cli\nprint([m for m in {HEAVY!r} if m in sys.modules])"
+    assert run_python(code) == "[]"
+
+
+def test_help_names_every_command():
+    result = run("--help")
+    assert result.exit_code == 0
+    for name in cli.COMMANDS:
+        assert f"  {name} " in result.output
+    assert {"demo", "list", "doctor"} <= set(cli.COMMANDS)
+
+
+def test_version_is_the_distribution_s():
+    assert run("--version").output == f"snn-dendrite {importlib.metadata.version('snn-dendrite-plugin')}\n"
+
+
+def test_console_script_is_declared():
+    (entry,) = importlib.metadata.entry_points(group="console_scripts", name="snn-dendrite")
+    assert entry.value == "snn_dendrite_plugin.cli:app"
+    assert entry.load() is cli.app
+
+
+def test_unknown_command_is_refused():
+    result = run("dmeo")
+    assert result.exit_code == 2
+    assert "dmeo" in result.output
+
+
+def test_output_off_the_terminal_is_plain_whatever_the_environment_wants(run_python):
+    code = "import sys\nfrom snn_dendrite_plugin.cli import app\nsys.argv = ['snn-dendrite', 'list']\napp()"
+    text = run_python(code, FORCE_COLOR="1", PY_COLORS="1", TTY_COMPATIBLE="1", GITHUB_ACTIONS="true")
+    assert "DendSN" in text
+    assert all(character.isprintable() or character == "\n" for character in text)
+
+
+def test_table_on_a_terminal_is_drawn_and_elsewhere_markdown(capsys):
+    terminal.show_table(terminal.console(), ["a", "long name"], [["[red]x", 1], ["yy", 22]], right=["long name"])
+    assert capsys.readouterr().out.splitlines() == [
+        "| a      | long name |",
+        "|--------|----------:|",
+        "| [red]x |         1 |",
+        "| yy     |        22 |",
+    ]
+
+
+def test_failure_goes_to_stderr_with_its_code(capsys):
+    import typer
+
+    with pytest.raises(typer.Exit) as caught:
+        terminal.fail("no [such] thing", code=3)
+    assert caught.value.exit_code == 3
+    captured = capsys.readouterr()
+    assert captured.out == ""
+    assert captured.err == "error: no [such] thing\n"
+
+
+# -- list ----------------------------------------------------------------------------------------------------------
+
+
+def test_list_shows_models_hosts_providers_and_plugins():
+    result = run("list")
+    assert result.exit_code == 0
+    version = importlib.metadata.version("snn-dendrite-plugin")
+    lines = [[cell.strip() for cell in line.split("|")[1:-1]] for line in result.output.splitlines() if "|" in line]
+    assert any(line[:3] == ["DendSN", "DendSN", "Dendritic, DendriticParallel"] for line in lines)
+    assert ["builtin", f"snn-dendrite-plugin {version}", "adapters, models, providers", "ok"] in lines
+    for op in ("soma_dendrite", "ttfs"):
+        assert [line[1] for line in lines if line[0] == op] == ["triton", "cupy", "cpu", "torch"]
+
+
+def test_list_as_json_is_the_inventory():
+    assert json.loads(run("list", "--json").output) == listing.inventory()
+
+
+def test_list_imports_no_host(run_python):
+    code = f"""
+import sys
+from snn_dendrite_plugin.commands import list as listing
+listing.inventory()
+print([m for m in {HEAVY!r} if m in sys.modules])"""
+    assert run_python(code) == "[]"
+
+
+def test_list_shows_a_plugin_registered_at_run_time(plugged):
+    plugged(Extra(), "extra")
+    lines = [line for line in run("list").output.splitlines() if "xtra" in line]
+    assert "one more [neuron]" in lines[0]
+    assert all("registered at run time" in line for line in lines)
+
+
+def test_version_of_what_is_not_installed():
+    assert settings.version_of("surely-not-installed") is None
+
+
+# -- doctor --------------------------------------------------------------------------------------------------------
+
+
+def test_doctor_finds_nothing_broken_here():
+    result = run("doctor")
+    assert result.exit_code == 0, result.output
+    assert result.output.endswith("Nothing is broken.\n")
+    for word in (sys.version.split()[0], "spikingjelly", "Dendritic", "soma_dendrite", "vector instructions"):
+        assert word in result.output
+
+
+def test_doctor_tells_who_runs_each_op_and_why_the_others_do_not():
+    report = json.loads(run("doctor", "--json").output)
+    assert {(p["op"], p["device"]) for p in report["providers"]} >= {("soma_dendrite", "cpu"), ("ttfs", "cpu")}
+    for item in report["providers"]:
+        known = {spec.name for spec in plugins.providers(item["op"])}
+        assert {item["runs"], *item["others"]} == known
+        assert all(item["others"].values())
+        if item["device"] == "cpu":
+            assert item["runs"] in ("cpu", "torch")
+
+
+def test_doctor_reports_a_broken_plugin(plugged):
+    with pytest.warns(plugins.PluginWarning):
+        plugged(Broken(), "broken")
+    result = run("doctor")
+    assert result.exit_code == 1
+    wanted = "plugin 'broken' (registered at run time): snn_dendrite_register_models raised OSError: the disk is gone"
+    assert wanted in result.output
+
+
+@pytest.mark.parametrize(("name", "message"), [("nonsense", "'nonsense' is not registered"), ("triton", "triton")])
+def test_doctor_reports_a_forced_provider_that_cannot_run(monkeypatch, name, message):
+    monkeypatch.setenv("SNN_DENDRITE_PROVIDER", name)
+    monkeypatch.delenv("TRITON_INTERPRET", raising=False)
+    monkeypatch.setattr(doctor, "_devices", lambda: ["cpu"])
+    result = run("doctor")
+    assert result.exit_code == 1
+    assert message in result.output.partition("Broken:")[2]
+
+
+def test_a_plugin_left_out_by_choice_is_not_broken(run_python):
+    code = "from snn_dendrite_plugin.commands.doctor import examine\n"
+    code += "report = examine()\nprint(report['plugins'][0]['state'], report['problems'])"
+    assert run_python(code, SNN_DENDRITE_PLUGINS="") == "not selected by SNN_DENDRITE_PLUGINS []"
+
+
+@pytest.mark.parametrize(("installed", "problems"), [(None, 0), ("9.9", 1)])
+def test_a_missing_host_is_no_problem_but_one_that_does_not_import_is(monkeypatch, installed, problems):
+    monkeypatch.setitem(sys.modules, "snntorch", None)
+    versions = {"snntorch": installed}
+    monkeypatch.setattr(doctor, "version_of", lambda name: versions.get(name, "1"))
+    report = doctor.examine()
+    assert len(report["problems"]) == problems, report["problems"]
+    state = next(a["state"] for a in report["adapters"] if a["host"] == "snntorch")
+    assert "not installed" in state if installed is None else "cannot be imported: ModuleNotFoundError" in state
+
+
+class Impostor:
+    """A provider that computes the reference's spikes, upside down."""
+
+    name = "impostor"
+
+    def why_not(self, device, dtype, settings):
+        return None
+
+    def forward(self, inputs, settings):
+        from snn_dendrite_plugin.kernels.soma_dendrite.reference import provider
+
+        out = provider.forward(inputs, settings)
+        return out._replace(spikes=1 - out.spikes)
+
+    def backward(self, *arguments):
+        from snn_dendrite_plugin.kernels.soma_dendrite.reference import provider
+
+        return provider.backward(*arguments)
+
+
+class ImpostorPlugin:
+    @hookimpl
+    def snn_dendrite_register_providers(self, register):
+        register(name="impostor", op="soma_dendrite", target=Impostor(), priority=-1)
+
+
+def test_check_catches_a_provider_that_disagrees(plugged, monkeypatch):
+    monkeypatch.setattr(doctor, "_devices", lambda: ["cpu"])
+    problems: list[str] = []
+    rows = doctor.check_providers(problems)
+    assert problems == []
+    assert {row["provider"] for row in rows} >= {"torch"}
+    plugged(ImpostorPlugin(), "impostors")
+    doctor.check_providers(problems)
+    assert len(problems) == 2  # DendSN and LNM
+    assert all("'impostor' of soma_dendrite on cpu disagrees with torch" in problem for problem in problems)

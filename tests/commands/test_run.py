@@ -1,0 +1,418 @@
+"""``snn-dendrite run``: unmodified scripts, as Python would run them, with their point neurons swapped."""
+
+from __future__ import annotations
+
+import abc
+import copy
+import inspect
+import io
+import os
+import pickle
+import re
+import subprocess
+import sys
+import typing
+from pathlib import Path
+
+import pytest
+import snntorch as snn
+import torch
+from places import SCRIPTS
+from spikingjelly.activation_based import functional, layer, neuron, surrogate
+from spikingjelly.activation_based.neuron import lif
+from typer.testing import CliRunner
+
+import snn_dendrite_plugin as sdp
+from snn_dendrite_plugin import swap
+from snn_dendrite_plugin.cli import app
+from snn_dendrite_plugin.commands.run import NOTHING_SWAPPED
+from snn_dendrite_plugin.commands.settings import parse_settings
+
+
+def python(*arguments: str, cwd: Path) -> subprocess.CompletedProcess[str]:
+    """A fresh interpreter, as users start it."""
+    variables = {key: value for key, value in os.environ.items() if not key.startswith("SNN_DENDRITE_")}
+    command = [sys.executable, *map(str, arguments)]
+    return subprocess.run(command, cwd=cwd, env=variables, capture_output=True, text=True, timeout=300)
+
+
+def execute(tmp_path: Path, code: str, *arguments: str, options: tuple[str, ...] = (), name: str = "script.py"):
+    """Run code under ``snn-dendrite run`` in this process; the result with exit code, stdout and stderr."""
+    script = tmp_path / name
+    script.write_text(code)
+    return CliRunner().invoke(app, ["run", *options, str(script), *arguments])
+
+
+def number_after(text: str, words: str) -> float:
+    """The number that follows the last occurrence of ``words``."""
+    return float(re.findall(rf"{words}\D*([\d.]*\d)", text)[-1])
+
+
+# -- the three scripts -------------------------------------------------------------------------------------------------
+
+
+def test_spikingjelly_script(tmp_path):
+    script = SCRIPTS / "spikingjelly_digits.py"
+    alone = python(script, "-T", "3", cwd=tmp_path)
+    assert alone.returncode == 0, alone.stderr
+    options = ["--swap", "LIFNode=DendSN", "--swap", "IFNode=DendSN", "--set", "branches=2"]
+    swapped = CliRunner().invoke(app, ["run", *options, str(script), "-T", "3"])
+    assert swapped.exit_code == 0, swapped.stderr
+    assert "2 LIFNode built as DendSN (branches=2); 1 IFNode built as DendSN (branches=2)" in swapped.stderr
+    assert "DendSN(branches=2" in swapped.stdout
+    assert "spiking layers: 3" in swapped.stdout  # counted by isinstance
+    assert "DendSN" not in alone.stdout
+    assert number_after(swapped.stdout, "max_test_acc") > 0.3  # of 10 classes, after two epochs
+    assert number_after(alone.stdout, "max_test_acc") > 0.3
+
+
+def test_snntorch_script(tmp_path):
+    script = SCRIPTS / "snntorch_digits.py"
+    alone = python(script, cwd=tmp_path)
+    assert alone.returncode == 0, alone.stderr
+    command = ("-m", "snn_dendrite_plugin", "run", "--swap", "Leaky=Dendritic", "--set", "branches=2")
+    swapped = python(*command, script, cwd=tmp_path)
+    assert swapped.returncode == 0, swapped.stderr
+    assert swapped.stderr.splitlines()[-1] == "snn-dendrite run: 2 Leaky built as Dendritic (branches=2)"
+    assert "Dendritic(" in swapped.stdout
+    assert "Dendritic" not in alone.stdout
+    # The same seeds, and the same function at the start.
+    assert number_after(swapped.stdout, "first loss") == number_after(alone.stdout, "first loss")
+    assert number_after(swapped.stdout, "Test accuracy") > 60
+    assert number_after(alone.stdout, "Test accuracy") > 60
+
+
+def test_script_with_arguments_and_checkpoints(tmp_path):
+    """A checkpoint of the point network goes on as a dendritic one, and a dendritic one is resumed."""
+    script = str(SCRIPTS / "train_checkpointed.py")
+    point, dendritic = tmp_path / "point", tmp_path / "dendritic"
+    options = ["--neuron", "plif", "--T", "3", "--output-dir"]
+    alone = python(script, *options, str(point), "--epochs", "1", cwd=tmp_path)
+    assert alone.returncode == 0, alone.stderr
+    start = ["run", "--swap", "ParametricLIFNode=DendSN", "--provider", "torch", script, *options, str(dendritic)]
+    swapped = CliRunner().invoke(app, [*start, "--epochs", "1", "--weights", str(point / "checkpoint_latest.pth")])
+    assert swapped.exit_code == 0, swapped.stderr
+    assert "<All keys matched successfully>" in swapped.stdout
+    assert "2 ParametricLIFNode built as DendSN" in swapped.stderr
+    # It starts where the point network ended.
+    assert number_after(swapped.stdout, "Start accuracy") == number_after(alone.stdout, "Epoch 0 loss .* test accuracy")
+    saved = torch.load(dendritic / "checkpoint_latest.pth")
+    assert any(key.endswith("model.strength") for key in saved["model"])
+    resumed = CliRunner().invoke(app, [*start, "--epochs", "2", "--resume", str(dendritic / "checkpoint_latest.pth")])
+    assert resumed.exit_code == 0, resumed.stderr
+    assert "resumed at epoch 1" in resumed.stdout
+    assert number_after(resumed.stdout, "Epoch 1 loss .* test accuracy") > 0.3
+
+
+# -- as Python runs a script -------------------------------------------------------------------------------------------
+
+
+def test_arguments_path_and_name_are_the_scripts(tmp_path):
+    (tmp_path / "helper_of_the_script.py").write_text("value = 7\n")
+    code = (
+        "import sys, helper_of_the_script\n"
+        "class Here: pass\n"
+        "import pickle; assert type(pickle.loads(pickle.dumps(Here()))) is Here\n"
+        "print(__name__, sys.argv[1:], sys.path[0], __file__, helper_of_the_script.value)\n"
+    )
+    before = list(sys.path), list(sys.argv), sys.modules["__main__"]
+    result = execute(tmp_path, code, "--lr", "0.1", "--help", "-x")
+    assert result.exit_code == 0, result.stderr
+    file = tmp_path / "script.py"
+    assert result.stdout.strip() == f"__main__ ['--lr', '0.1', '--help', '-x'] {tmp_path.resolve()} {file} 7"
+    assert "nothing was to be swapped" in result.stderr
+    assert (sys.path, sys.argv, sys.modules["__main__"]) == before
+    sys.modules.pop("helper_of_the_script")
+
+
+def test_plugin_is_active_and_modules_and_directories_run(tmp_path, monkeypatch):
+    code = "from spikingjelly.activation_based import neuron\n"
+    code += "print(neuron.DendSN(branches=3).model.branches, __name__)\n"
+    assert execute(tmp_path, code, name="__main__.py").stdout == "3 __main__\n"
+    assert CliRunner().invoke(app, ["run", str(tmp_path)]).stdout == "3 __main__\n"
+    (tmp_path / "a_module_of_the_user.py").write_text(code + "import sys; print(sys.argv[1:])\n")
+    monkeypatch.chdir(tmp_path)
+    result = CliRunner().invoke(app, ["run", "-m", "a_module_of_the_user", "-v"])
+    assert result.stdout == "3 __main__\n['-v']\n", result.stderr
+
+
+@pytest.mark.parametrize(
+    ("code", "exit_code", "text"),
+    [
+        ("import sys; sys.exit(7)", 7, ""),
+        ("import sys; sys.exit()", 0, ""),
+        ("import sys; sys.exit('no data found')", 1, "no data found"),
+        ("raise SystemExit(True)", 1, ""),
+        ("def f():\n    return 1 / 0\nf()", 1, "ZeroDivisionError: division by zero"),
+        ("def f(:", 1, "SyntaxError"),
+        ("raise KeyboardInterrupt", 130, "KeyboardInterrupt"),
+        ("from spikingjelly.activation_based import neuron\nneuron.LIFNode(tau=2)", 1, "AssertionError"),
+        ("from spikingjelly.activation_based import neuron\nneuron.LIFNode(tua=2.0)", 1, "'tua'"),
+    ],
+)
+def test_exit_codes_and_exceptions_are_the_scripts(tmp_path, code, exit_code, text):
+    made = "from spikingjelly.activation_based.neuron import LIFNode\nLIFNode()\n" if "def f(:" not in code else ""
+    result = execute(tmp_path, made + code, options=("--swap", "LIFNode=DendSN"))
+    assert result.exit_code == exit_code
+    assert text in result.stderr
+    assert "built as DendSN" in result.stderr  # the summary is told all the same
+    if "1 / 0" in code:
+        frames = [line for line in result.stderr.splitlines() if line.lstrip().startswith("File ")]
+        assert frames
+        assert all("script.py" in frame for frame in frames)
+
+
+def test_swap_that_matches_nothing_is_an_error_at_the_end(tmp_path):
+    code = "from spikingjelly.activation_based import neuron\nneuron.IFNode()\nprint('done')\n"
+    result = execute(tmp_path, code, options=("--swap", "LIFNode=DendSN"))
+    assert result.stdout == "done\n"
+    assert result.exit_code == NOTHING_SWAPPED == 3
+    assert "constructed no LIFNode" in result.stderr
+    failed = execute(tmp_path, code + "raise SystemExit(5)\n", options=("--swap", "LIFNode=DendSN"))
+    assert failed.exit_code == 5  # the script's own wins
+
+
+def test_provider_holds_in_the_script_and_its_children_and_no_longer(tmp_path, monkeypatch):
+    monkeypatch.delenv("SNN_DENDRITE_PROVIDER", raising=False)
+    code = (
+        "import os; from snn_dendrite_plugin.kernels import providers\n"
+        "print(providers.forced(), os.environ['SNN_DENDRITE_PROVIDER'])\n"
+    )
+    result = execute(tmp_path, code, options=("--provider", "torch"))
+    assert result.stdout == "torch torch\n", result.stderr
+    assert "SNN_DENDRITE_PROVIDER" not in os.environ
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        (["--swap", "LIFNod=DendSN"], r"LIFNod is no neuron.*spikingjelly has .*LIFNode.*snntorch has Leaky"),
+        (["--swap", "snntorch.LIFNode=DendSN"], r"snntorch.LIFNode is no neuron.*snntorch has Leaky"),
+        (["--swap", "nest.LIFNode=DendSN"], r"no host that is installed; .* adapter are spikingjelly.*snntorch"),
+        (["--swap", "LIFNode=DendSM"], r"DendSM is no registered neuron model; there are DendSN \(Dendritic.*LNM"),
+        (["--swap", "IzhikevichNode=DendSN"], r"IzhikevichNode cannot be swapped: .*; spikingjelly has .*LIFNode"),
+        (["--swap", "Synaptic=LNM"], r"Synaptic cannot be swapped: .*synaptic current"),
+        (["--swap", "DendSN=LNM"], r"DendSN cannot be swapped: is already a DendSN"),
+        (["--swap", "LIFNode"], r"--swap is 'LIFNode'; it must read NEURON=MODEL"),
+        (["--swap", "LIFNode=LNM", "--swap", "LIFNode=DendSN"], r"names LIFNode twice"),
+        (["--swap", "LIFNode=LNM", "--swap", "spikingjelly.LIFNode=DendSN"], r"swapped twice, for LNM and for DendSN"),
+        (["--swap", "LIFNode=DendSN", "--set", "branch=4"], r"branch is no argument of DendSN; it takes .*branches"),
+        (["--swap", "LIFNode=DendSN", "--set", "branches=0"], r"branches is 0; a dendrite needs an integer"),
+        (["--swap", "LIFNode=DendSN", "--set", "branches"], r"--set is 'branches'; it must read NAME=VALUE"),
+        (["--swap", "LIFNode=DendSN", "--set", "branches=2*2"], r"branches is '2\*2'; it must be a Python literal"),
+        (["--swap", "LIFNode=DendSN", "--set", "activation=cube"], r"activation is 'cube'; it must be one of"),
+        (["--swap", "LIFNode=DendSN", "--set", "wiring=fold"], r"wiring is 'fold', which needs other synapses"),
+        (["--set", "branches=4"], r"branches is set, but no neuron is swapped"),
+        (["--provider", "abacus"], r"provider is 'abacus'; registered providers are"),
+    ],
+)
+def test_wrong_options_are_told_before_the_script_starts(tmp_path, options, message):
+    marker = tmp_path / "started"
+    result = execute(tmp_path, f"open({str(marker)!r}, 'w')", options=tuple(options))
+    assert result.exit_code == 2
+    assert not marker.exists()
+    text = result.stderr.replace("\n", " ")
+    assert re.search(message, text), text
+
+
+def test_missing_script(tmp_path):
+    result = CliRunner().invoke(app, ["run", str(tmp_path / "absent.py")])
+    assert result.exit_code == 2
+    assert "absent.py' does not exist" in result.stderr
+
+
+# -- the stand-in ------------------------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def swapped():
+    rules = swap.plan_swaps({"LIFNode": "DendSN", "ParametricLIFNode": "LNM", "Leaky": "Dendritic"}, {})
+    with swap.swapping(rules):
+        yield {rule.neuron: rule for rule in rules}
+
+
+POINT = neuron.LIFNode
+LEAKY = snn.Leaky
+
+
+def test_arguments_of_the_point_neuron_reach_the_node(swapped):
+    shape = surrogate.ATan(3.0)
+    node = neuron.LIFNode(
+        4.0, False, v_threshold=0.7, v_reset=None, surrogate_function=shape, detach_reset=True, step_mode="m"
+    )
+    assert type(node).__name__ == "DendSN"
+    assert (node.tau, node.v_threshold, node.v_reset, node.detach_reset, node.step_mode) == (4.0, 0.7, None, True, "m")
+    assert node.surrogate_function.alpha == 3.0
+    x = torch.rand(6, 2, 5, dtype=torch.float64) * 2
+    point = POINT(4.0, False, v_threshold=0.7, v_reset=None, step_mode="m")
+    assert torch.equal(node(x), point(x))
+    assert neuron.ParametricLIFNode(init_tau=3.0).tau == pytest.approx(3.0)
+    leaky = snn.Leaky(beta=0.8, threshold=0.5, init_hidden=True, reset_mechanism="zero")
+    assert type(leaky) is snn.Dendritic
+    stock = LEAKY(beta=0.8, threshold=0.5, init_hidden=True, reset_mechanism="zero")
+    y = torch.rand(6, 2, 5)
+    assert torch.equal(torch.stack([leaky(step) for step in y]), torch.stack([stock(step) for step in y]))
+    assert (swapped["LIFNode"].built, swapped["ParametricLIFNode"].built, swapped["Leaky"].built) == (1, 1, 1)
+
+
+def test_a_name_that_is_swapped_behaves_as_the_hosts_class(swapped):
+    node, point = neuron.LIFNode(), POINT()
+    assert isinstance(node, neuron.LIFNode)
+    assert isinstance(node, (neuron.IFNode, neuron.LIFNode))
+    assert isinstance(node, neuron.BaseNode)
+    assert isinstance(point, neuron.LIFNode)
+    assert not isinstance(node, neuron.ParametricLIFNode)
+    assert not isinstance(neuron.IFNode(), neuron.LIFNode)
+    assert not isinstance(neuron.DendSN(), neuron.LIFNode)
+    assert not isinstance(3, neuron.LIFNode)
+    assert issubclass(POINT, neuron.LIFNode)
+    assert issubclass(neuron.LIFNode, neuron.BaseNode)
+    assert type(point) == neuron.LIFNode  # noqa: E721 - as scripts write it
+    assert {POINT: 1}[neuron.LIFNode] == 1
+    assert inspect.signature(neuron.LIFNode) == inspect.signature(POINT)
+    assert neuron.LIFNode.__name__ == "LIFNode"
+
+    def annotated(cell: neuron.LIFNode | None = None) -> type[neuron.LIFNode]: ...
+
+    assert typing.get_type_hints(annotated)["return"] == type[neuron.LIFNode]
+    assert pickle.loads(pickle.dumps(neuron.LIFNode)) is neuron.LIFNode
+    # Where the class is defined, and what was imported before, stays.
+    assert lif.LIFNode is POINT
+    assert type(POINT()) is POINT
+
+
+def test_subclasses_are_the_scripts_own_and_not_swapped(swapped, caplog):
+    class Mine(neuron.LIFNode, abc.ABC):
+        def __init__(self, gain=2.0):
+            super().__init__(tau=3.0)
+            self.gain = gain
+
+        def forward(self, x):
+            return super().forward(self.gain * x)
+
+    mine, again = Mine(), Mine()
+    assert type(mine) is Mine
+    assert isinstance(mine, neuron.LIFNode)
+    assert issubclass(Mine, neuron.LIFNode)
+    assert not isinstance(neuron.LIFNode(), Mine)
+    assert list(inspect.signature(Mine).parameters) == ["gain"]
+    assert torch.equal(again(torch.ones(2, 3)), POINT(tau=3.0)(2 * torch.ones(2, 3)))
+    assert [record.getMessage() for record in caplog.records if "Mine" in record.getMessage()] == [
+        f"LIFNode is not swapped: {Mine.__qualname__}, a subclass of LIFNode: what it computes is not known"
+    ]
+    assert "2 kept" in str(swapped["LIFNode"])
+
+    class Own(snn.Leaky):
+        pass
+
+    assert type(Own(beta=0.5)) is Own
+
+
+def test_names_and_defaults_inside_the_host_are_swapped(swapped, monkeypatch):
+    from spikingjelly.activation_based.model import spikformer
+
+    net = spikformer.Spikformer(
+        T=1, img_size_h=16, img_size_w=16, patch_size=16, embed_dims=32, num_heads=2, num_classes=4, depths=1
+    )
+    found = {type(module).__name__ for module in net.modules() if isinstance(module, neuron.BaseNode)}
+    assert found == {"DendSN"}
+
+
+def test_function_defaults_of_the_host_are_swapped_and_given_back(monkeypatch):
+    def builder(cell=POINT, *, other=POINT):
+        return cell, other
+
+    builder.__module__ = layer.__name__
+    monkeypatch.setattr(layer, "builder_of_this_test", builder, raising=False)
+    with swap.swapping(swap.plan_swaps({"LIFNode": "DendSN"})):
+        assert {type(cell()).__name__ for cell in builder()} == {"DendSN"}
+    assert builder() == (POINT, POINT)
+    assert type(builder()[0]()) is POINT
+
+
+def test_everything_is_given_back():
+    rules = swap.plan_swaps({"LIFNode": "DendSN", "Leaky": "LNM"}, {})
+    with swap.swapping(rules):
+        kept, node = neuron.LIFNode, neuron.LIFNode()
+        leaky = snn.Leaky
+    assert neuron.LIFNode is POINT
+    assert snn.Leaky is LEAKY
+    assert type(kept()) is POINT  # a name bound meanwhile makes the host's neuron again
+    assert type(leaky(beta=0.5)) is LEAKY
+    assert not isinstance(node, neuron.LIFNode)
+    with pytest.raises(RuntimeError, match="stop"), swap.swapping(rules):
+        raise RuntimeError("stop")
+    assert neuron.LIFNode is POINT
+
+
+def test_swapped_networks_copy_pickle_reset_and_revert(swapped):
+    net = torch.nn.Sequential(layer.Linear(4, 3), neuron.LIFNode(surrogate_function=surrogate.ATan()))
+    x = torch.rand(2, 4)
+    expected = net(x)
+    functional.reset_net(net)
+    twin = copy.deepcopy(net)
+    assert torch.equal(twin(x), expected)
+    assert isinstance(twin[1], neuron.LIFNode)
+    buffer = io.BytesIO()
+    torch.save(net, buffer)
+    buffer.seek(0)
+    loaded = torch.load(buffer, weights_only=False)
+    assert type(loaded[1]) is neuron.DendSN
+    assert torch.equal(loaded(x), expected)
+    point = torch.nn.Sequential(layer.Linear(4, 3), POINT())
+    assert net.load_state_dict(point.state_dict()).missing_keys == []
+    assert type(sdp.revert(net)[1]) is POINT
+
+
+def test_the_host_sees_nodes_as_what_they_are(swapped):
+    """Its own isinstance chains reset, count and export by class: there a dendritic node is no point neuron."""
+    net = torch.nn.Sequential(torch.nn.Linear(4, 3), snn.Leaky(beta=0.9, init_hidden=True))
+    net(torch.ones(2, 4))
+    snn.utils.reset(net)
+    assert float(net[1].mem.abs().sum()) == 0
+    asks = "def asks(x, cls): return isinstance(x, cls)"
+    outside, inside = {}, {"__name__": "snntorch.export"}
+    exec(asks, outside)
+    exec(asks, inside)
+    assert outside["asks"](net[1], snn.Leaky)
+    assert not inside["asks"](net[1], snn.Leaky)
+    assert inside["asks"](LEAKY(beta=0.5), snn.Leaky)
+
+
+def test_settings_go_to_the_nodes_that_take_them_and_win():
+    rules = swap.plan_swaps({"LIFNode": "DendSN", "IFNode": "LNM"}, {"branches": 2, "strength_init": 0.5, "degree": 2})
+    assert rules[0].settings == {"branches": 2, "strength_init": 0.5, "degree": 2}
+    assert rules[1].settings == {"degree": 2}
+    assert "strength_init is 0.5, which changes what the network computes" in rules[0].notes[0]
+    assert not rules[1].notes
+    with swap.swapping(rules):
+        node = neuron.LIFNode()
+    assert (node.model.branches, node.model.strength.tolist()) == (2, [[0.5, 0.5]])
+    threshold = swap.plan_swaps({"LIFNode": "DendSN"}, {"v_threshold": 0.5})
+    with swap.swapping(threshold):
+        assert neuron.LIFNode(v_threshold=2.0).v_threshold == 0.5
+
+
+def test_no_random_number_is_drawn():
+    state = torch.get_rng_state()
+    with swap.swapping(swap.plan_swaps({"LIFNode": "DendSN", "Leaky": "LNM"}, {})):
+        neuron.LIFNode()
+        snn.Leaky(beta=0.9)
+    assert torch.equal(torch.get_rng_state(), state)
+
+
+def test_neurons_of_snntorch_are_not_kept_alive():
+    with swap.swapping(swap.plan_swaps({"Leaky": "Dendritic"}, {})):
+        before = len(snn.SpikingNeuron.instances)
+        snn.Leaky(beta=0.9)
+        assert len(snn.SpikingNeuron.instances) == before
+
+
+def test_parse_settings():
+    assert parse_settings(["a=1", "b=[1, 2]", "c=relu", "d=None", "e='x=y'"]) == {
+        "a": 1, "b": [1, 2], "c": "relu", "d": None, "e": "x=y",
+    }  # fmt: skip
+    with pytest.raises(ValueError, match="must read NAME=VALUE"):
+        parse_settings(["4"])
+    with pytest.raises(ValueError, match="must be a Python literal"):
+        parse_settings(["a=__import__('os')"])
