@@ -32,9 +32,7 @@ STEPS = (4, 8, 16, 32, 64, 128)
 def train(seed: int) -> tuple[nn.Module, TTFSNetwork, tuple]:
     torch.manual_seed(seed)
     x, y, x_val, y_val, _ = load()
-    relu = nn.Sequential(
-        nn.Flatten(), nn.Linear(64, 128), nn.ReLU(), nn.Linear(128, 64), nn.ReLU(), nn.Linear(64, 10)
-    )
+    relu = nn.Sequential(nn.Flatten(), nn.Linear(64, 128), nn.ReLU(), nn.Linear(128, 64), nn.ReLU(), nn.Linear(64, 10))
     optimizer = torch.optim.Adam(relu.parameters(), lr=2e-3)
     for a, b in epochs(x, y, 64, 15):
         optimizer.zero_grad()

@@ -51,9 +51,7 @@ def snn_dendrite_register_adapters(register: Callable[..., None]) -> None:
 def snn_dendrite_register_providers(register: Callable[..., None]) -> None:
     kernels = "snn_dendrite_plugin.kernels"
     for op in ("soma_dendrite", "ttfs"):
-        register(
-            name="torch", op=op, target=f"{kernels}.{op}.reference:provider", priority=0, summary="the reference"
-        )
+        register(name="torch", op=op, target=f"{kernels}.{op}.reference:provider", priority=0, summary="the reference")
         register(name="cpu", op=op, target=f"{kernels}.{op}.cpu:provider", priority=10, summary="compiled C++")
         register(name="cupy", op=op, target=f"{kernels}.{op}.cupy:provider", priority=20, summary="CUDA through CuPy")
         triton = f"{kernels}.{op}.triton.provider:provider"

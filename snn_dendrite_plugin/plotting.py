@@ -65,9 +65,7 @@ def raster(spikes: Tensor, ax: Axes | None = None, *, color: str = COLORS[0], ti
     return ax
 
 
-def record(
-    node: nn.Module, x_seq: Tensor, firing: Firing | None = None
-) -> tuple[Tensor, dict[str, Tensor]]:
+def record(node: nn.Module, x_seq: Tensor, firing: Firing | None = None) -> tuple[Tensor, dict[str, Tensor]]:
     """Run a neuron step by step from its reset states and keep every state.
 
     Args:

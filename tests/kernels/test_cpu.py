@@ -130,6 +130,7 @@ def test_sizes_off_the_blocks_and_empty_ones(shape, turned, per_channel):
         assert not gradients.theta.any()
         assert not gradients.alpha.any()
 
+
 @needs_library
 @pytest.mark.parametrize("level", LEVELS)
 @pytest.mark.parametrize(("wiring", "positions"), [("fold", 256), ("fold", 255), ("shared", 77)])
@@ -151,7 +152,6 @@ def test_large_results_that_go_past_the_caches_are_the_same_bits(wiring, positio
         assert torch.equal(whole.v[entry : entry + 1], alone.v)
         same = provider.backward(part, settings, g[:, entry : entry + 1], None, None, None).x
         assert torch.equal(gx[:, entry : entry + 1], same)
-
 
 
 @needs_library

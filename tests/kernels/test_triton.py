@@ -14,6 +14,8 @@ from snn_dendrite_plugin.kernels.soma_dendrite.contract import Settings
 from snn_dendrite_plugin.kernels.soma_dendrite.triton.provider import MOST_BRANCHES, MOST_REGISTERS, provider
 
 LONG_SEEDS = range(150)
+
+
 @pytest.fixture(scope="module")
 def interpreter(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Ask]:
     yield from worker(tmp_path_factory.mktemp("interpreter"), TRITON_INTERPRET="1")

@@ -40,9 +40,7 @@ class Case:
         """Spikes, potentials and the gradients of x and bias."""
         spikes, potentials = provider.forward(self.x, self.bias, self.windows, self.settings)
         saved = potentials.contiguous()
-        gradients = provider.backward(
-            self.g_spikes, self.g_potentials, saved, self.bias, self.windows, self.settings
-        )
+        gradients = provider.backward(self.g_spikes, self.g_potentials, saved, self.bias, self.windows, self.settings)
         return [spikes, potentials, *gradients]
 
 
@@ -149,9 +147,7 @@ def check(provider: Provider, case: Case, device: torch.device | str = "cpu") ->
         AssertionError: a value, shape or dtype is off, or an input was written to.
     """
     dtype, state, steps = case.x.dtype, case.windows.dtype, case.settings.steps
-    wide = replace(
-        case, **{name: value.double() for name, value in vars(case).items() if isinstance(value, Tensor)}
-    )
+    wide = replace(case, **{name: value.double() for name, value in vars(case).items() if isinstance(value, Tensor)})
     spikes, potentials = reference.provider.forward(wide.x, wide.bias, wide.windows, case.settings)
     level = potentials * (steps / wide.windows[1])
     nearest = level.round().clamp(0, steps)  # borders that decide between spikes: at 0, ..., T - 1, and T for gradients

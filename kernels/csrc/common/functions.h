@@ -7,7 +7,10 @@
 #define SD_FN static inline __attribute__((always_inline))
 #endif
 
-template <class S> SD_FN S sd_abs(S x) { return x < S(0) ? -x : x; }
+template <class S>
+SD_FN S sd_abs(S x) {
+  return x < S(0) ? -x : x;
+}
 
 #if defined(__CUDACC__) || defined(__CUDACC_RTC__)
 #include "common/math_gpu.h"

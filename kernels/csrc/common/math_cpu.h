@@ -5,8 +5,16 @@
 #include <stdint.h>
 #include <string.h>
 
-SD_FN float sd_from_bits(uint32_t bits) { float f; memcpy(&f, &bits, 4); return f; }
-SD_FN uint32_t sd_to_bits(float f) { uint32_t bits; memcpy(&bits, &f, 4); return bits; }
+SD_FN float sd_from_bits(uint32_t bits) {
+  float f;
+  memcpy(&f, &bits, 4);
+  return f;
+}
+SD_FN uint32_t sd_to_bits(float f) {
+  uint32_t bits;
+  memcpy(&bits, &f, 4);
+  return bits;
+}
 
 // exp(x) - 1 = 2^k (exp(r) - 1) + (2^k - 1) with x = k ln 2 + r, |r| <= ln 2 / 2. Returns exp(r) - 1; 2^k comes in two
 // factors, as it may leave the normal range.

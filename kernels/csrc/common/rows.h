@@ -3,8 +3,13 @@
 #include "common/dtypes.h"
 #include "common/scalars.h"
 
-struct Box { int64_t n, c, l; int dn, dc, dl; };
-struct Strides { int64_t n, c, l; };
+struct Box {
+  int64_t n, c, l;
+  int dn, dc, dl;
+};
+struct Strides {
+  int64_t n, c, l;
+};
 
 // The box as up to three nested runs, neighbouring ones merged; the innermost is the last.
 struct Runs {
@@ -26,7 +31,8 @@ struct Runs {
   bool contiguous() const { return count[0] == 1 && count[1] == 1 && stride[2] == 1; }
 };
 
-template <class From, class To> static void copy_run(int n, const From* from, int64_t stride, To* to) {
+template <class From, class To>
+static void copy_run(int n, const From* from, int64_t stride, To* to) {
   if (stride == 1) {
 #pragma omp simd
     for (int i = 0; i < n; ++i) to[i] = widen(from[i]);
@@ -44,13 +50,15 @@ template <class From, class To> static void copy_run(int n, const From* from, in
   }
 }
 
-template <class From, class To> static void read_runs(const From* from, const Runs& runs, To* to) {
+template <class From, class To>
+static void read_runs(const From* from, const Runs& runs, To* to) {
   for (int i = 0; i < runs.count[0]; ++i)
     for (int j = 0; j < runs.count[1]; ++j, to += runs.count[2])
       copy_run(runs.count[2], from + i * runs.stride[0] + j * runs.stride[1], runs.stride[2], to);
 }
 
-template <class From, class To> static void write_runs(const From* from, const Runs& runs, To* to) {
+template <class From, class To>
+static void write_runs(const From* from, const Runs& runs, To* to) {
   for (int i = 0; i < runs.count[0]; ++i)
     for (int j = 0; j < runs.count[1]; ++j, from += runs.count[2]) {
       To* at = to + i * runs.stride[0] + j * runs.stride[1];
@@ -83,7 +91,8 @@ static void stream_row(int64_t bytes, const char* from, char* to) {
 const int64_t PAST_CACHES = 8 << 20;  // bytes of a result from which on it is streamed
 
 // A source or target of rows in scalar IO; rows that already lie in memory as state scalars are used in place.
-template <class S> struct Rows {
+template <class S>
+struct Rows {
   char* base;
   int io;
   Runs runs;

@@ -3,8 +3,12 @@
 #pragma once
 #include "common/functions.h"
 
-struct Half { uint16_t bits; };
-struct Brain { uint16_t bits; };
+struct Half {
+  uint16_t bits;
+};
+struct Brain {
+  uint16_t bits;
+};
 
 SD_FN float widen(float x) { return x; }
 SD_FN double widen(double x) { return x; }
@@ -16,15 +20,20 @@ SD_FN float widen(Half x) {
   return sd_from_bits(infinite | (uint32_t(x.bits & 0x8000) << 16));
 }
 
-template <class To, class From> struct Narrow { SD_FN To of(From x) { return To(x); } };
-template <> struct Narrow<Brain, float> {
+template <class To, class From>
+struct Narrow {
+  SD_FN To of(From x) { return To(x); }
+};
+template <>
+struct Narrow<Brain, float> {
   SD_FN Brain of(float x) {
     const uint32_t bits = sd_to_bits(x);
     const uint32_t rounded = (bits + 0x7FFFu + ((bits >> 16) & 1u)) >> 16;  // to nearest, ties to even
     return Brain{uint16_t(x == x ? rounded : 0x7FC0u)};
   }
 };
-template <> struct Narrow<Half, float> {
+template <>
+struct Narrow<Half, float> {
   SD_FN Half of(float x) {
     const uint32_t bits = sd_to_bits(x), sign = (bits >> 16) & 0x8000u, m = bits & 0x7FFFFFFFu;
     const uint32_t normal = (m - 0x38000000u + 0xFFFu + ((m >> 13) & 1u)) >> 13;

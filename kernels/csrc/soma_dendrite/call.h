@@ -7,25 +7,25 @@
 enum { MAX_LANES = 256 };
 
 struct Call {
-  int64_t T, N, C, B, L, fan;                  // fan: rows of x per neuron, B in `fold`, else 1
+  int64_t T, N, C, B, L, fan;  // fan: rows of x per neuron, B in `fold`, else 1
   int64_t degree;
   int32_t activation, reset, timing, surrogate;
   int32_t strict, detach, fire_once, io, g_io;  // io: the scalar of x, gx and the spikes; g_io: that of g_spikes
-  int32_t threads, level;                      // level: instruction set, see entry.cpp; -1 for the best there is
-  int32_t one_u, one_v, one_fired, reserved;   // a state is one number for all neurons, as after a reset
+  int32_t threads, level;                       // level: instruction set, see entry.cpp; -1 for the best there is
+  int32_t one_u, one_v, one_fired, reserved;    // a state is one number for all neurons, as after a reset
   double v_reset, surrogate_a, surrogate_b, clamp_low, clamp_high;
   const void* x;
-  int64_t x_t, x_n, x_c, x_l;                  // strides in elements
+  int64_t x_t, x_n, x_c, x_l;  // strides in elements
   // parameters in the state scalar, one row for all neurons (channel stride 0) or one per channel
   const void *alpha, *gain, *offset, *strength, *direct, *theta, *threshold;
   int64_t alpha_c, gain_c, offset_c, strength_c, direct_c, theta_c, threshold_c;
-  const void *u, *v, *fired;                   // [N, C, L], [N, C, B, L], [N, C, L]
+  const void *u, *v, *fired;  // [N, C, L], [N, C, B, L], [N, C, L]
   // forward: results, contiguous [T, N, C, L] (spikes, u_sequence) and like the states
   void *spikes, *u_out, *v_out, *fired_out, *u_sequence;
   // backward: gradients of the results (null: zero) ...
   const void* g_spikes;
   int64_t gs_t, gs_n, gs_c, gs_l;
-  const void* g_u_sequence;                    // [T, N, C, L]
+  const void* g_u_sequence;  // [T, N, C, L]
   const void *g_u, *g_v;
   // ... and of the inputs, null where nobody wants them; gx is contiguous [T, N, C, fan, L]
   void *gx, *g_u_in, *g_v_in;
@@ -37,20 +37,20 @@ struct Call {
 // are small too. Blocks are grouped into chunks (one unit of work for a thread); the cut depends on sizes alone, never
 // on the number of threads, so that sums come out the same.
 struct Grid {
-  int dn, dc, dl;                              // size of a block
+  int dn, dc, dl;  // size of a block
   int64_t blocks_n, blocks_c, blocks_l;
   int64_t chunks_n, chunks_c, chunks_l;
-  int rows;                                    // parameters: 4 B + 1 + (degree + 1) + 1
-  int64_t segment;                             // backward: steps whose states are kept at a time
-  bool per_lane;                               // parameters differ within a block
-  int64_t columns;                             // channels told apart in the parameter sums: C, or 1
-  int width;                                   // lanes of a row in scratch
+  int rows;         // parameters: 4 B + 1 + (degree + 1) + 1
+  int64_t segment;  // backward: steps whose states are kept at a time
+  bool per_lane;    // parameters differ within a block
+  int64_t columns;  // channels told apart in the parameter sums: C, or 1
+  int width;        // lanes of a row in scratch
 };
 
 struct Job {
   const Call* call;
   const Grid* grid;
-  double* partial;                             // [slots][rows][columns]; no two chunks add to the same place
+  double* partial;  // [slots][rows][columns]; no two chunks add to the same place
   bool backward;
 };
 

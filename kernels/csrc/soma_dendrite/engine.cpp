@@ -16,7 +16,8 @@ namespace {
 #include "soma_dendrite/loops.h"
 #include "common/rows.h"
 
-template <class S> struct Engine_ {
+template <class S>
+struct Engine_ {
   const Call& call;
   const Grid& grid;
   const Loops<S> loops;
@@ -26,7 +27,8 @@ template <class S> struct Engine_ {
   char* memory;  // null while measuring
   int64_t used = 0;
 
-  template <class X> X* take_of(int64_t count) {
+  template <class X>
+  X* take_of(int64_t count) {
     const int64_t at = used;
     used += (count * int64_t(sizeof(X)) + 63) / 64 * 64;
     return memory ? (X*)(memory + at) : nullptr;
@@ -47,13 +49,23 @@ template <class S> struct Engine_ {
   BranchParameters<S>* branch;
   BranchSums<S>* branch_sums;
   Sum<S> g_direct, g_threshold;
-  S* spike_row;  // where step() puts the spikes
+  S* spike_row;                 // where step() puts the spikes
   const S* upcoming = nullptr;  // where the next block's input starts
 
   Engine_(const Job& job, char* scratch)
-      : call(*job.call), grid(*job.grid), loops(choose<S>(call, grid.per_lane)), backwards(job.backward),
-        B(int(call.B)), fan(int(call.fan)), K(int(call.degree)), rows(grid.rows), w(grid.width),
-        pw(grid.per_lane ? w : 1), T(call.T), M(call.N * call.C * call.L), memory(scratch) {
+      : call(*job.call),
+        grid(*job.grid),
+        loops(choose<S>(call, grid.per_lane)),
+        backwards(job.backward),
+        B(int(call.B)),
+        fan(int(call.fan)),
+        K(int(call.degree)),
+        rows(grid.rows),
+        w(grid.width),
+        pw(grid.per_lane ? w : 1),
+        T(call.T),
+        M(call.N * call.C * call.L),
+        memory(scratch) {
     parameters = take(int64_t(rows + 1) * pw + 16);
     zero = take(w), x_buffer = take(fan * w), y = take(w), h = take(w), s = take(w), u = take(w), fired = take(w);
     v = take(B * w), c = take(w);
@@ -223,8 +235,7 @@ template <class S> struct Engine_ {
       }
       for (int64_t i = 0; i < steps; ++i) {
         const S** x_at = x_rows + i * fan;
-        for (int b = 0; b < fan; ++b)
-          x_at[b] = x.read((begin + i) * call.x_t + b * call.x_c, xs + (i * fan + b) * w);
+        for (int b = 0; b < fan; ++b) x_at[b] = x.read((begin + i) * call.x_t + b * call.x_c, xs + (i * fan + b) * w);
         prefetch(x, i + 1 < steps ? begin + i + 1 : T, x_at);
         // the first two to be read only: rows a power of two apart would push each other out of the cache
         if (i + 2 >= steps) gs.prefetch((begin + i) * call.gs_t);
@@ -274,8 +285,7 @@ template <class S> struct Engine_ {
       loops.branch_backward(n, tile, branch[b], of, branch_sums[b]);
     }
     for (int k = 0; k < tile; ++k)
-      for (int b = 0; b < fan; ++b)
-        gx.write((t + k) * M * fan + b * call.L, gx_buffer + (int64_t(k) * fan + b) * w);
+      for (int b = 0; b < fan; ++b) gx.write((t + k) * M * fan + b * call.L, gx_buffer + (int64_t(k) * fan + b) * w);
   }
 
   // Adds the sums of the blocks done since the last time to the chunk's own rows of the partial sums.

@@ -7,10 +7,16 @@
 #include "soma_dendrite/call.h"
 #include "common/team.h"
 
-namespace baseline { extern const Engine engine; }
+namespace baseline {
+extern const Engine engine;
+}
 #ifdef SD_X86
-namespace avx2 { extern const Engine engine; }
-namespace avx512 { extern const Engine engine; }
+namespace avx2 {
+extern const Engine engine;
+}
+namespace avx512 {
+extern const Engine engine;
+}
 #endif
 
 namespace {
@@ -32,8 +38,8 @@ const int64_t WIDE = 512;  // lanes of a block that runs on over channels
 Grid cut(const Call& c, bool backward) {
   Grid g = {};
   const int64_t scalar = c.io == FLOAT64 ? 8 : 4;
-  const bool per_channel = (c.B && (c.alpha_c || c.gain_c || c.offset_c || c.strength_c)) || c.direct_c || c.theta_c ||
-                           c.threshold_c;
+  const bool per_channel =
+      (c.B && (c.alpha_c || c.gain_c || c.offset_c || c.strength_c)) || c.direct_c || c.theta_c || c.threshold_c;
   // where the rows of neighbouring channels adjoin, a block may run on over them
   const bool flat = !per_channel && c.fan == 1 && c.L < WIDE;
   int64_t lanes = flat || (c.fan == 1 && c.L < 48) ? WIDE : int64_t(MAX_LANES);
@@ -75,7 +81,10 @@ Grid cut(const Call& c, bool backward) {
   return g;
 }
 
-struct Work { const Job* job; const Engine* engine; };
+struct Work {
+  const Job* job;
+  const Engine* engine;
+};
 void chunk(const void* work, int64_t index, char* scratch) {
   const Work& w = *(const Work*)work;
   w.engine->chunk(*w.job, index, scratch);
@@ -96,7 +105,8 @@ void put(void* to, int64_t channel_stride, int64_t elements, const double* sums,
   }
 }
 
-template <class S> void put_all(const Call& c, const Grid& g, const double* sums) {
+template <class S>
+void put_all(const Call& c, const Grid& g, const double* sums) {
   const int64_t row = g.columns;
   put<S>(c.g_alpha, c.alpha_c, c.B, sums, row, c.C);
   put<S>(c.g_gain, c.gain_c, c.B, sums + c.B * row, row, c.C);

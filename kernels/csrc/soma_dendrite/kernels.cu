@@ -1,8 +1,8 @@
 // The soma-dendrite pair for NVRTC: one thread per neuron, time inside, states in registers. Everything that is static
 // in a call is a macro (see soma_dendrite/cupy.py): SD_STATE and the stored scalars SD_IO (x, spikes, gx) and SD_G_IO
 // (g_spikes); SD_BRANCHES, SD_FAN (rows of x per neuron), SD_DEGREE, SD_ACTIVATION, SD_RESET, SD_TIMING, SD_DETACH,
-// SD_STRICT, SD_ONCE, SD_RECORD, SD_SURROGATE; SD_FRESH: each state starts as one number; SD_SEGMENT, the steps backward keeps in registers; SD_THREADS per block;
-// SD_BY_CHANNEL, which way backward's threads lie.
+// SD_STRICT, SD_ONCE, SD_RECORD, SD_SURROGATE; SD_FRESH: each state starts as one number; SD_SEGMENT, the steps
+// backward keeps in registers; SD_THREADS per block; SD_BY_CHANNEL, which way backward's threads lie.
 #include "common/scalars.h"
 #include "soma_dendrite/step.h"
 
@@ -12,14 +12,14 @@ typedef SD_IO IO;
 typedef SD_G_IO G_IO;
 enum { NB = SD_BRANCHES > 0 ? SD_BRANCHES : 1, ROWS = 4 * SD_BRANCHES + SD_DEGREE + 3, DIRECT_ROW = 4 * SD_BRANCHES };
 
-#define SHAPE                                                                                                        \
+#define SHAPE                                                                                                  \
   index_t T, index_t N, index_t C, index_t L, const IO *__restrict__ x, index_t x_t, index_t x_n, index_t x_c, \
       index_t x_l
-#define PARAMETERS                                                                                                     \
-  const S* __restrict__ alpha, const S* __restrict__ gain, const S* __restrict__ offset,                               \
-      const S* __restrict__ strength, const S* __restrict__ direct, const S* __restrict__ theta,                       \
-      const S* __restrict__ threshold, index_t alpha_c, index_t gain_c, index_t offset_c, index_t strength_c,          \
-      index_t direct_c, index_t theta_c, index_t threshold_c, double v_reset, double surrogate_a, double surrogate_b,  \
+#define PARAMETERS                                                                                                    \
+  const S *__restrict__ alpha, const S *__restrict__ gain, const S *__restrict__ offset,                              \
+      const S *__restrict__ strength, const S *__restrict__ direct, const S *__restrict__ theta,                      \
+      const S *__restrict__ threshold, index_t alpha_c, index_t gain_c, index_t offset_c, index_t strength_c,         \
+      index_t direct_c, index_t theta_c, index_t threshold_c, double v_reset, double surrogate_a, double surrogate_b, \
       double clamp_low, double clamp_high
 #define STATES const S* __restrict__ u_in, const S* __restrict__ v_in, const S* __restrict__ fired_in
 
@@ -42,7 +42,7 @@ struct Parameters {
     this->v_reset = S(v_reset), a = S(surrogate_a), b = S(surrogate_b), low = S(clamp_low), high = S(clamp_high);
   }
 };
-#define PASS                                                                                                        \
+#define PASS                                                                                                         \
   alpha, gain, offset, strength, direct, theta, threshold, alpha_c, gain_c, offset_c, strength_c, direct_c, theta_c, \
       threshold_c, v_reset, surrogate_a, surrogate_b, clamp_low, clamp_high
 
@@ -91,8 +91,8 @@ SD_FN void read_x(const IO* x, index_t x_c, S* to) {
 }
 
 extern "C" __global__ void __launch_bounds__(SD_THREADS)
-sd_forward(SHAPE, PARAMETERS, STATES, IO* __restrict__ spikes, S* __restrict__ u_out, S* __restrict__ v_out,
-           S* __restrict__ fired_out, S* __restrict__ u_sequence) {
+    sd_forward(SHAPE, PARAMETERS, STATES, IO* __restrict__ spikes, S* __restrict__ u_out, S* __restrict__ v_out,
+               S* __restrict__ fired_out, S* __restrict__ u_sequence) {
   const index_t M = N * C * L, m = index_t(blockIdx.x) * SD_THREADS + threadIdx.x;
   if (m >= M) return;
   const index_t l = m % L, c = m / L % C, n = m / L / C, branches = (m - l) * SD_BRANCHES + l;
@@ -122,8 +122,8 @@ SD_FN void step_backward(const Parameters& p, const S* x, const State& before, c
   const S s = (h >= p.level ? S(1) : S(0)) * allowed;
   const S sg = surrogate<SD_SURROGATE>(h - p.threshold, p.a, p.b);
   S g_threshold;
-  const S gh = fire_backward<SD_RESET, SD_TIMING, SD_DETACH>(gs, gu, h, s, r, sg, allowed, p.threshold, p.v_reset,
-                                                             g_threshold);
+  const S gh =
+      fire_backward<SD_RESET, SD_TIMING, SD_DETACH>(gs, gu, h, s, r, sg, allowed, p.threshold, p.v_reset, g_threshold);
   sums[ROWS - 1] += g_threshold;
   const S raw = carried<SD_RESET, SD_TIMING>(before.u, r, p.v_reset), c = clamped(raw, p.low, p.high);
   S power = gh, slope = 0;
@@ -239,11 +239,10 @@ SD_FN S block_sum(S value) {
 // SD_BY_CHANNEL: a thread owns (c, l) and walks batch entries, `groups` apart; `partial` is [groups, ROWS, C * L].
 // Otherwise a block owns a channel's positions (n, l), `groups` blocks a channel; `partial` is [groups, ROWS, C].
 extern "C" __global__ void __launch_bounds__(SD_THREADS)
-sd_backward(SHAPE, PARAMETERS, STATES, const G_IO* __restrict__ gs, index_t gs_t, index_t gs_n, index_t gs_c,
-            index_t gs_l, const S* __restrict__ g_sequence, const S* __restrict__ g_u, const S* __restrict__ g_v,
-            IO* __restrict__ gx, S* __restrict__ g_u_in, S* __restrict__ g_v_in, S* __restrict__ checkpoints,
-            S* __restrict__ partial,
-            index_t groups) {
+    sd_backward(SHAPE, PARAMETERS, STATES, const G_IO* __restrict__ gs, index_t gs_t, index_t gs_n, index_t gs_c,
+                index_t gs_l, const S* __restrict__ g_sequence, const S* __restrict__ g_u, const S* __restrict__ g_v,
+                IO* __restrict__ gx, S* __restrict__ g_u_in, S* __restrict__ g_v_in, S* __restrict__ checkpoints,
+                S* __restrict__ partial, index_t groups) {
   const Gradients g = {gs, gs_t, gs_n, gs_c, gs_l, g_sequence, g_u, g_v, gx, g_u_in, g_v_in, checkpoints};
   S sums[ROWS];
 #pragma unroll

@@ -5,13 +5,15 @@
 #include "soma_dendrite/step.h"
 
 // A parameter within a block: one number, or one per lane.
-template <class S> struct Uniform {
+template <class S>
+struct Uniform {
   const S value;
   explicit Uniform(const S* p) : value(*p) {}
   S operator[](int) const { return value; }
   enum { LANES = 0 };
 };
-template <class S> struct Lanes {
+template <class S>
+struct Lanes {
   const S* const value;
   explicit Lanes(const S* p) : value(p) {}
   S operator[](int i) const { return value[i]; }
@@ -19,30 +21,47 @@ template <class S> struct Lanes {
 };
 
 // Sums of parameter gradients: `sum` where the parameter is one number, else `lanes`.
-template <class S> struct Sum { double* sum; S* lanes; };
+template <class S>
+struct Sum {
+  double* sum;
+  S* lanes;
+};
 
-template <class S> struct BranchParameters { const S *alpha, *gain, *offset, *strength, *direct; };
-template <class S> struct BranchSums { Sum<S> alpha, gain, offset, strength, direct; };
-template <class S> struct SomaParameters {
+template <class S>
+struct BranchParameters {
+  const S *alpha, *gain, *offset, *strength, *direct;
+};
+template <class S>
+struct BranchSums {
+  Sum<S> alpha, gain, offset, strength, direct;
+};
+template <class S>
+struct SomaParameters {
   const S *theta, *threshold, *level;
   int width, degree;
   S v_reset, low, high;
 };
 
 // Branches that one loop takes together, so that what they share stays in registers.
-template <int...> struct Group {};
+template <int...>
+struct Group {};
 // Elsewhere one at a time will do: parameters per lane take the registers, float64 is there to check against, and
 // 128-bit vectors are for processors that are old.
 #ifdef __AVX2__
-template <class P, class S> constexpr bool grouped = sizeof(S) == 4 && !P::LANES;
+template <class P, class S>
+constexpr bool grouped = sizeof(S) == 4 && !P::LANES;
 #else
-template <class P, class S> constexpr bool grouped = false;
+template <class P, class S>
+constexpr bool grouped = false;
 #endif
 
 #define SD_LANES _Pragma("omp simd") for (int i = 0; i < n; ++i)
-#define SD_ADD(total, to, value) if constexpr (P::LANES) to.lanes[i] += value; else total += value
+#define SD_ADD(total, to, value)                \
+  if constexpr (P::LANES) to.lanes[i] += value; \
+  else total += value
 
-template <class P, class S> static void scale(int n, const S* factor, const S* x, S* y) {
+template <class P, class S>
+static void scale(int n, const S* factor, const S* x, S* y) {
   const P f(factor);
   SD_LANES y[i] = f[i] * x[i];
 }
@@ -165,11 +184,13 @@ static void polynomial_forward(int n, const SomaParameters<S>& p, const S* u, S*
   }
 }
 
-template <class S> static void remember_fired(int n, const S* s, const S* before, S* after) {
+template <class S>
+static void remember_fired(int n, const S* s, const S* before, S* after) {
   SD_LANES after[i] = s[i] > before[i] ? s[i] : before[i];
 }
 
-template <int G, class S> static void surrogate_row(int n, const S* threshold, const S* h, S a, S b, S* out) {
+template <int G, class S>
+static void surrogate_row(int n, const S* threshold, const S* h, S a, S b, S* out) {
   SD_LANES out[i] = surrogate<G>(h[i] - threshold[i], a, b);
 }
 
@@ -206,8 +227,8 @@ static void soma_backward(int n, const SomaParameters<S>& p, const S* gs, S* gu,
     const S r = pending<R, W>(u[i], level[i]), allowed = S(1) - fired[i];
     const S s = (h[i] >= level[i] ? S(1) : S(0)) * allowed;
     S of_threshold;
-    const S g = fire_backward<R, W, DETACH>(gs[i], gu[i], h[i], s, r, sg[i], allowed, threshold[i], v_reset,
-                                            of_threshold);
+    const S g =
+        fire_backward<R, W, DETACH>(gs[i], gu[i], h[i], s, r, sg[i], allowed, threshold[i], v_reset, of_threshold);
     const S raw = carried<R, W>(u[i], r, v_reset), x = clamped(raw, low, high);
     S slope = theta1[i];
     SD_ADD(total, g_threshold, of_threshold);
@@ -275,7 +296,8 @@ static void direct_backward(int n, const S* direct_, const S* gh, const S* x, S*
 
 // The rows of one branch over a few neighbouring steps, the first step's: x, gx, gh, and v before the step, whose next
 // row is v after it. Strides lead to the next step's.
-template <class S> struct BranchRows {
+template <class S>
+struct BranchRows {
   const S *x, *v, *gh;
   S *gx, *gv;
   int64_t x_t, v_t, gh_t, gx_t;
@@ -322,9 +344,7 @@ static void branch_steps_backward(int n, const BranchParameters<S>& p, const Bra
     SD_ADD(ts, sums.strength, ss);
     if constexpr (SUMS >= DECAY) {
       SD_ADD(ta, sums.alpha, sa);
-      if constexpr (FOLD) {
-        SD_ADD(td, sums.direct, sd);
-      }
+      if constexpr (FOLD) { SD_ADD(td, sums.direct, sd); }
     }
     if constexpr (SUMS >= AFFINE) {
       SD_ADD(tg, sums.gain, sg);
@@ -354,10 +374,14 @@ static void branch_backward(int n, int steps, const BranchParameters<S>& p, cons
   }
 }
 
-template <class S> static void add_row(int n, const S* from, S* to) { SD_LANES to[i] += from[i]; }
+template <class S>
+static void add_row(int n, const S* from, S* to) {
+  SD_LANES to[i] += from[i];
+}
 
 // The loops of one call.
-template <class S> struct Loops {
+template <class S>
+struct Loops {
   void (*scale)(int, const S*, const S*, S*);
   void (*branch_forward)(int, int, const BranchParameters<S>*, const S* const*, const S*, int64_t, const S*, S*, S*,
                          const S* const*);
@@ -376,7 +400,8 @@ template <class S> struct Loops {
   void (*branch_backward)(int, int, const BranchParameters<S>&, const BranchRows<S>&, const BranchSums<S>&);
 };
 
-template <class P, int A, class S> static void choose_activation(const Call& call, Loops<S>& loops) {
+template <class P, int A, class S>
+static void choose_activation(const Call& call, Loops<S>& loops) {
   if constexpr (A < ACTIVATIONS) {
     if (call.activation != A) return choose_activation<P, A + 1>(call, loops);
     const bool direct = call.fan == call.B;  // `shared`: the direct term is taken once, apart
@@ -391,14 +416,16 @@ template <class P, int A, class S> static void choose_activation(const Call& cal
   }
 }
 
-template <int G, class S> static void choose_surrogate(const Call& call, Loops<S>& loops) {
+template <int G, class S>
+static void choose_surrogate(const Call& call, Loops<S>& loops) {
   if constexpr (G < SURROGATES) {
     if (call.surrogate != G) return choose_surrogate<G + 1>(call, loops);
     loops.surrogate = surrogate_row<G, S>;
   }
 }
 
-template <class P, int R, int W, class S> static void choose_soma(const Call& call, Loops<S>& loops) {
+template <class P, int R, int W, class S>
+static void choose_soma(const Call& call, Loops<S>& loops) {
   const bool cubic = call.degree == 3, linear = call.degree == 1;
   loops.polynomial_forward = polynomial_forward<R, W, P, S>;
   loops.soma_forward = linear  ? soma_forward<R, W, 1, P, S>
@@ -412,17 +439,20 @@ template <class P, int R, int W, class S> static void choose_soma(const Call& ca
   loops.polynomial_backward = polynomial_backward<R, W, P, S>;
 }
 
-template <int R, int W, class S> static void choose_neuron(const Call& call, Loops<S>& loops) {
+template <int R, int W, class S>
+static void choose_neuron(const Call& call, Loops<S>& loops) {
   const bool fold = call.fan == call.B;
-  if (call.activation == IDENTITY) loops.neuron_forward = fold ? neuron_forward<IDENTITY, true, R, W, S>
-                                                               : neuron_forward<IDENTITY, false, R, W, S>;
-  if (call.activation == RELU) loops.neuron_forward = fold ? neuron_forward<RELU, true, R, W, S>
-                                                           : neuron_forward<RELU, false, R, W, S>;
-  if (call.activation == LEAKY_RELU) loops.neuron_forward = fold ? neuron_forward<LEAKY_RELU, true, R, W, S>
-                                                                 : neuron_forward<LEAKY_RELU, false, R, W, S>;
+  if (call.activation == IDENTITY)
+    loops.neuron_forward = fold ? neuron_forward<IDENTITY, true, R, W, S> : neuron_forward<IDENTITY, false, R, W, S>;
+  if (call.activation == RELU)
+    loops.neuron_forward = fold ? neuron_forward<RELU, true, R, W, S> : neuron_forward<RELU, false, R, W, S>;
+  if (call.activation == LEAKY_RELU)
+    loops.neuron_forward =
+        fold ? neuron_forward<LEAKY_RELU, true, R, W, S> : neuron_forward<LEAKY_RELU, false, R, W, S>;
 }
 
-template <class P, class S> static void choose(const Call& call, Loops<S>& loops) {
+template <class P, class S>
+static void choose(const Call& call, Loops<S>& loops) {
   loops.scale = scale<P, S>;
   loops.direct_backward = direct_backward<P, S>;
   choose_activation<P, 0>(call, loops);
@@ -443,7 +473,8 @@ template <class P, class S> static void choose(const Call& call, Loops<S>& loops
   }
 }
 
-template <class S> static Loops<S> choose(const Call& call, bool per_lane) {
+template <class S>
+static Loops<S> choose(const Call& call, bool per_lane) {
   Loops<S> loops = {};
   choose_surrogate<0>(call, loops);
   if (per_lane) choose<Lanes<S>>(call, loops);

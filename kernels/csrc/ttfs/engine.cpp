@@ -13,7 +13,8 @@ namespace {
 #include "common/rows.h"
 #include "ttfs/step.h"
 
-template <class S> struct Ttfs {
+template <class S>
+struct Ttfs {
   const TtfsCall& call;
   const int64_t M;
   const TtfsScales<S> scales;
@@ -21,9 +22,11 @@ template <class S> struct Ttfs {
   S *buffer, *sum, *level, *bias, *out, *second;
 
   Ttfs(const TtfsCall& c, char* scratch)
-      : call(c), M(c.N * c.C * c.L),
+      : call(c),
+        M(c.N * c.C * c.L),
         scales(TtfsScales<S>::of(((const S*)c.windows)[0], ((const S*)c.windows)[1], c.T)),
-        flat{c.C * c.L, c.L, 1}, strides{c.x_n, c.x_c, c.x_l} {
+        flat{c.C * c.L, c.L, 1},
+        strides{c.x_n, c.x_c, c.x_l} {
     S* rows = (S*)scratch;
     buffer = rows, sum = rows + TTFS_WIDTH, level = rows + 2 * TTFS_WIDTH, bias = rows + 3 * TTFS_WIDTH;
     out = rows + 4 * TTFS_WIDTH, second = rows + 5 * TTFS_WIDTH;
@@ -128,7 +131,8 @@ template <class S> struct Ttfs {
   }
 };
 
-template <class S> void run(const TtfsJob& job, int64_t index, char* scratch) {
+template <class S>
+void run(const TtfsJob& job, int64_t index, char* scratch) {
   const TtfsCall& call = *job.call;
   const TtfsGrid& g = *job.grid;
   const Ttfs<S> ttfs(call, scratch);

@@ -5,10 +5,16 @@
 #include "common/team.h"
 #include "ttfs/call.h"
 
-namespace baseline { extern const TtfsChunk ttfs_chunk; }
+namespace baseline {
+extern const TtfsChunk ttfs_chunk;
+}
 #ifdef SD_X86
-namespace avx2 { extern const TtfsChunk ttfs_chunk; }
-namespace avx512 { extern const TtfsChunk ttfs_chunk; }
+namespace avx2 {
+extern const TtfsChunk ttfs_chunk;
+}
+namespace avx512 {
+extern const TtfsChunk ttfs_chunk;
+}
 #endif
 
 namespace {
@@ -22,7 +28,10 @@ TtfsChunk chunk_of(int level) {
   return baseline::ttfs_chunk;
 }
 
-struct Work { const TtfsJob* job; TtfsChunk chunk; };
+struct Work {
+  const TtfsJob* job;
+  TtfsChunk chunk;
+};
 void chunk(const void* work, int64_t index, char* scratch) {
   const Work& w = *(const Work*)work;
   w.chunk(*w.job, index, scratch);

@@ -1,14 +1,14 @@
-// The TTFS pair for NVRTC: one thread runs one window of one neuron. Macros (see ttfs/cupy.py): SD_STATE, the stored scalar
-// SD_IO, SD_INDEX, which counts the windows of all neurons, and SD_THREADS per block.
+// The TTFS pair for NVRTC: one thread runs one window of one neuron. Macros (see ttfs/cupy.py): SD_STATE, the stored
+// scalar SD_IO, SD_INDEX, which counts the windows of all neurons, and SD_THREADS per block.
 #include "ttfs/step.h"
 
 typedef long long index_t;
 typedef SD_STATE S;
 typedef SD_IO IO;
 
-#define CALL                                                                                                       \
-  index_t T, index_t W, index_t N, index_t C, index_t L, const IO* __restrict__ x, index_t x_t, index_t x_n,        \
-      index_t x_c, index_t x_l, const S* __restrict__ windows
+#define CALL                                                                                                 \
+  index_t T, index_t W, index_t N, index_t C, index_t L, const IO *__restrict__ x, index_t x_t, index_t x_n, \
+      index_t x_c, index_t x_l, const S *__restrict__ windows
 #define PASS T, W, N, C, L, x, x_t, x_n, x_c, x_l
 
 // Where a thread's neuron is: `x` and `out` at the window's first step.
@@ -27,8 +27,8 @@ struct Place {
 };
 
 extern "C" __global__ void __launch_bounds__(SD_THREADS)
-ttfs_forward(CALL, const S* __restrict__ bias, index_t bias_c, index_t bias_l, IO* __restrict__ spikes,
-             S* __restrict__ potentials) {
+    ttfs_forward(CALL, const S* __restrict__ bias, index_t bias_c, index_t bias_l, IO* __restrict__ spikes,
+                 S* __restrict__ potentials) {
   const Place place(PASS);
   if (!place.there) return;
   const TtfsScales<S> scales = TtfsScales<S>::of(windows[0], windows[1], T);
@@ -51,8 +51,8 @@ ttfs_forward(CALL, const S* __restrict__ bias, index_t bias_c, index_t bias_l, I
 
 // x is the gradient of the spikes; gv, where given, takes that of the potentials for the sum over the bias.
 extern "C" __global__ void __launch_bounds__(SD_THREADS)
-ttfs_backward(CALL, const S* __restrict__ potentials, const S* __restrict__ g_potentials, IO* __restrict__ gx,
-              S* __restrict__ gv) {
+    ttfs_backward(CALL, const S* __restrict__ potentials, const S* __restrict__ g_potentials, IO* __restrict__ gx,
+                  S* __restrict__ gv) {
   const Place place(PASS);
   if (!place.there) return;
   const TtfsScales<S> scales = TtfsScales<S>::of(windows[0], windows[1], T);

@@ -170,9 +170,9 @@ class Walk:
             shift = source.shift.unsqueeze(0)
             if convolve:
                 conv = F.conv1d if weight.dim() == 3 else F.conv2d
-                constant = conv(
-                    shift, weight, None, module.stride, module.padding, module.dilation, module.groups
-                )[0]  # zero padding cuts the constant off at the border: one value per position
+                constant = conv(shift, weight, None, module.stride, module.padding, module.dilation, module.groups)[
+                    0
+                ]  # zero padding cuts the constant off at the border: one value per position
                 flat = constant.flatten(1)
                 if bool((flat == flat[:, :1]).all()) or float((flat - flat[:, :1]).abs().max()) < 1e-14:
                     constant = flat[:, 0]

@@ -123,23 +123,23 @@ _SHARED_ARGUMENTS = """
 class TTFSLinear(_Synapse):
     """Fully connected layer of TTFS neurons.
 
-    Shapes: :class:`SpikeTimes` ``[N, in_features]`` -> ``[N, out_features]``.
+        Shapes: :class:`SpikeTimes` ``[N, in_features]`` -> ``[N, out_features]``.
 
-    Args:
-        in_features, out_features: sizes.
-%s
-    Raises:
-        ValueError: an argument out of its range; the message names it. TypeError: an input that is no SpikeTimes.
+        Args:
+            in_features, out_features: sizes.
+    %s
+        Raises:
+            ValueError: an argument out of its range; the message names it. TypeError: an input that is no SpikeTimes.
 
-    Source: Stanojevic et al. 2024, Nat. Commun. 15:6793; also for the other layers.
+        Source: Stanojevic et al. 2024, Nat. Commun. 15:6793; also for the other layers.
 
-    Example::
+        Example::
 
-        >>> import torch
-        >>> from snn_dendrite_plugin.layers import TTFSEncode
-        >>> net = torch.nn.Sequential(TTFSEncode(), TTFSLinear(6, 8), TTFSLinear(8, 3, fire=False))
-        >>> net(torch.rand(5, 6)).shape
-        torch.Size([5, 3])
+            >>> import torch
+            >>> from snn_dendrite_plugin.layers import TTFSEncode
+            >>> net = torch.nn.Sequential(TTFSEncode(), TTFSLinear(6, 8), TTFSLinear(8, 3, fire=False))
+            >>> net(torch.rand(5, 6)).shape
+            torch.Size([5, 3])
     """
 
     def __init__(
@@ -192,21 +192,21 @@ class _Conv(_Synapse):
 class TTFSConv2d(_Conv):
     """Convolution of TTFS neurons, as ``torch.nn.Conv2d``; padding is silence.
 
-    Shapes: :class:`SpikeTimes` ``[N, C, H, W]`` -> ``[N, C', H', W']``.
+        Shapes: :class:`SpikeTimes` ``[N, C, H, W]`` -> ``[N, C', H', W']``.
 
-    Args:
-        in_channels, out_channels, kernel_size, stride, padding, dilation, groups: those of ``torch.nn.Conv2d``.
-%s
-    Raises:
-        ValueError: an argument out of its range; the message names it. TypeError: an input that is no SpikeTimes.
+        Args:
+            in_channels, out_channels, kernel_size, stride, padding, dilation, groups: those of ``torch.nn.Conv2d``.
+    %s
+        Raises:
+            ValueError: an argument out of its range; the message names it. TypeError: an input that is no SpikeTimes.
 
-    Example::
+        Example::
 
-        >>> import torch
-        >>> from snn_dendrite_plugin.layers import TTFSEncode
-        >>> net = torch.nn.Sequential(TTFSEncode(), TTFSConv2d(1, 4, 3, padding=1))
-        >>> net(torch.rand(2, 1, 8, 8)).times.shape
-        torch.Size([2, 4, 8, 8])
+            >>> import torch
+            >>> from snn_dendrite_plugin.layers import TTFSEncode
+            >>> net = torch.nn.Sequential(TTFSEncode(), TTFSConv2d(1, 4, 3, padding=1))
+            >>> net(torch.rand(2, 1, 8, 8)).times.shape
+            torch.Size([2, 4, 8, 8])
     """
 
     dims = 2

@@ -117,9 +117,7 @@ def record_spikes(clocked, x):
 
         return keep
 
-    handles = [
-        m.register_forward_hook(hook(n)) for n, m in clocked.net.named_modules() if type(m).__name__ in kinds
-    ]
+    handles = [m.register_forward_hook(hook(n)) for n, m in clocked.net.named_modules() if type(m).__name__ in kinds]
     clocked.run(x)
     for handle in handles:
         handle.remove()
