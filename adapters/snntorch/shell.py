@@ -192,7 +192,7 @@ class Shell(SpikingNeuron):
             threshold=self.threshold,
             reset=RESETS[self._reset_mechanism],
             v_reset=0.0,
-            timing="next_step" if self.reset_delay or self.state_quant else "snntorch",
+            timing="next_step" if self.reset_delay or self.state_quant else "at_once_retested",
             strict=True,
             detach=False,
             fire_once=self._fire_once,

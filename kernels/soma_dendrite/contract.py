@@ -21,8 +21,8 @@ Timing of the reset:
   gradient through ``s`` here.
 - ``next_step`` (snnTorch's default): ``u = h`` is stored; the next step computes ``r = Theta(u - threshold)`` without
   gradient and integrates ``P(u) + y - r threshold`` (soft) or ``P((1 - r) u + r v_reset) + y`` (hard).
-- ``snntorch`` (its ``reset_delay=False``): as ``next_step``, and then ``u = h - (s - r) threshold`` (soft) or
-  ``h - (s - r) (h - v_reset)`` (hard), with gradient through ``s`` unless ``detach``.
+- ``at_once_retested`` (snnTorch's ``reset_delay=False``): as ``next_step``, and then ``u = h - (s - r) threshold``
+  (soft) or ``h - (s - r) (h - v_reset)`` (hard), with gradient through ``s`` unless ``detach``.
 
 ``fire_once``: ``s`` is multiplied by ``1 - fired`` and ``fired`` becomes 1 with the first spike (no gradient through
 it).
@@ -69,7 +69,7 @@ class Settings:
             ("wiring", ("shared", "fold")),
             ("activation", tuple(ACTIVATIONS)),
             ("reset", ("hard", "soft", "none")),
-            ("timing", ("at_once", "next_step", "snntorch")),
+            ("timing", ("at_once", "next_step", "at_once_retested")),
             ("surrogate", tuple(KINDS)),
         ):
             if getattr(self, name) not in known:

@@ -25,7 +25,7 @@ from .layout import Layout
 __all__ = ["CpuProvider", "provider"]
 
 _RESETS = {"none": 0, "hard": 1, "soft": 2}
-_TIMINGS = {"at_once": 0, "next_step": 1, "snntorch": 2}
+_TIMINGS = {"at_once": 0, "next_step": 1, "at_once_retested": 2}
 _PARAMETERS = ("alpha", "gain", "offset", "strength", "direct", "theta", "threshold")
 
 

@@ -27,7 +27,7 @@ SLOTS = (2**14, 2**17)  # threads of a backward launch, at least and at most whe
 CHECKPOINT_BYTES = 64 * 2**20
 _PARAMETERS = ("alpha", "gain", "offset", "strength", "direct", "theta", "threshold")
 _RESETS = {"none": 0, "hard": 1, "soft": 2}
-_TIMINGS = {"at_once": 0, "next_step": 1, "snntorch": 2}
+_TIMINGS = {"at_once": 0, "next_step": 1, "at_once_retested": 2}
 
 
 def source() -> str:

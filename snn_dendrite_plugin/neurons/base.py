@@ -16,7 +16,7 @@ __all__ = ["Firing", "NeuronModel", "States"]
 
 States = tuple[Tensor, ...]
 _RESETS = ("hard", "soft", "none")
-_TIMINGS = ("at_once", "next_step", "snntorch")
+_TIMINGS = ("at_once", "next_step", "at_once_retested")
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -28,7 +28,7 @@ class Firing:
         channel. reset: ``hard`` (to ``v_reset``), ``soft`` (minus the threshold) or ``none``.
         v_reset: target of the hard reset and start value of the membrane potential.
         timing: ``at_once``; ``next_step`` (snnTorch's default: the reset takes effect one step later and carries no
-            gradient); ``snntorch`` (its ``reset_delay=False``, which also tests the stored potential again).
+            gradient); ``at_once_retested`` (snnTorch's ``reset_delay=False``, which tests the stored potential again).
         strict: fire at ``h > threshold`` (snnTorch) instead of ``h >= threshold`` (SpikingJelly).
         detach: cut the gradient through the spike in the reset.
         fire_once: at most one spike per neuron and sequence.

@@ -82,7 +82,7 @@ def test_every_surrogate(kind, dtype):
 @needs_library
 @pytest.mark.parametrize("strict", [False, True])
 @pytest.mark.parametrize("detach", [False, True])
-@pytest.mark.parametrize("timing", ["at_once", "next_step", "snntorch"])
+@pytest.mark.parametrize("timing", ["at_once", "next_step", "at_once_retested"])
 @pytest.mark.parametrize("reset", ["hard", "soft", "none"])
 def test_every_reset(reset, timing, detach, strict):
     chosen = Settings(

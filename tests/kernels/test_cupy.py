@@ -22,7 +22,7 @@ VARIANTS = [
     (Settings(), torch.float32, 3, True),
     (Settings(branches=4, wiring="fold", detach=True), torch.float32, 1, False),
     (Settings(branches=4, wiring="fold", reset="soft", record=True), torch.float16, 1, True),
-    (Settings(branches=8, activation="gelu", timing="snntorch", fire_once=True), torch.bfloat16, 3, False),
+    (Settings(branches=8, activation="gelu", timing="at_once_retested", fire_once=True), torch.bfloat16, 3, False),
     (Settings(branches=2, activation="mexican_hat", reset="none", strict=True), torch.float64, 5, False),
 ]
 
@@ -70,7 +70,7 @@ def test_the_text_run_on_the_cpu(on_cpu, seed):
 @pytest.mark.parametrize("wiring", ["shared", "fold"])
 @pytest.mark.parametrize("shape", [(21, 3, 2, 40), (21, 5, 40)])
 def test_segments_and_groups_run_on_the_cpu(on_cpu, shape, wiring):
-    settings = Settings(branches=3, wiring=wiring, timing="snntorch", reset="soft", fire_once=True, record=True)
+    settings = Settings(branches=3, wiring=wiring, timing="at_once_retested", reset="soft", fire_once=True, record=True)
     settings = replace(settings, clamp_low=-2.0, clamp_high=2.5)  # a cubic that no reset bounds would run away
     check(on_cpu, make_case(settings, shape=shape, per_channel=wiring == "fold", degree=3, seed=1))
 

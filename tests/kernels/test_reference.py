@@ -72,7 +72,7 @@ class TestHandTraces:
 
     def test_snntorch_timing_tests_the_stored_potential_again(self):
         # 2.5 fires -> 1.5 stored, above threshold: r=1 | h=.75+0-1=-.25 silent, u=h+1=.75 | r=0: h=.375
-        s = Settings(reset="soft", timing="snntorch", strict=True)
+        s = Settings(reset="soft", timing="at_once_retested", strict=True)
         spikes, u, _ = trace(one_neuron([2.5, 0.0, 0.0], s), s)
         assert spikes == [1, 0, 0]
         assert u == [1.5, 0.75, 0.375]
@@ -167,7 +167,7 @@ def test_surrogate_is_a_step_forward_and_the_table_backward(name):
     per_channel=st.booleans(),
     activation=st.sampled_from(list(ACTIVATIONS)),
     reset=st.sampled_from(["hard", "soft", "none"]),
-    timing=st.sampled_from(["at_once", "next_step", "snntorch"]),
+    timing=st.sampled_from(["at_once", "next_step", "at_once_retested"]),
     v_reset=st.sampled_from([0.0, -0.3]),
     flags=st.tuples(st.booleans(), st.booleans(), st.booleans(), st.booleans()),
     surrogate=st.sampled_from(list(KINDS)),

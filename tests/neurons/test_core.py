@@ -30,7 +30,7 @@ def firings(surrogate):
         threshold=st.sampled_from([0.7, 1.0]),
         reset=st.sampled_from(["hard", "soft", "none"]),
         v_reset=st.sampled_from([0.0, -0.2]),
-        timing=st.sampled_from(["at_once", "next_step", "snntorch"]),
+        timing=st.sampled_from(["at_once", "next_step", "at_once_retested"]),
         strict=st.booleans(),
         detach=st.booleans(),
         fire_once=st.booleans(),
@@ -105,7 +105,7 @@ def test_default_sequence_of_a_new_model_follows_every_firing_rule():
     torch.manual_seed(0)
     x = torch.randn(9, 2, 3, dtype=torch.float64) * 2
     for reset in ("hard", "soft", "none"):
-        for timing in ("at_once", "next_step", "snntorch"):
+        for timing in ("at_once", "next_step", "at_once_retested"):
             for once in (False, True):
                 firing = Firing(reset=reset, timing=timing, v_reset=0.0, fire_once=once, strict=True)
                 ours, states = Leak().run(x, firing=firing)

@@ -460,10 +460,10 @@ static void choose(const Call& call, Loops<S>& loops) {
   if (call.reset == RESET_NONE) choose_soma<P, RESET_NONE, AT_ONCE>(call, loops);
   else if (call.reset == RESET_HARD && timing == AT_ONCE) choose_soma<P, RESET_HARD, AT_ONCE>(call, loops);
   else if (call.reset == RESET_HARD && timing == NEXT_STEP) choose_soma<P, RESET_HARD, NEXT_STEP>(call, loops);
-  else if (call.reset == RESET_HARD) choose_soma<P, RESET_HARD, SNNTORCH>(call, loops);
+  else if (call.reset == RESET_HARD) choose_soma<P, RESET_HARD, AT_ONCE_RETESTED>(call, loops);
   else if (timing == AT_ONCE) choose_soma<P, RESET_SOFT, AT_ONCE>(call, loops);
   else if (timing == NEXT_STEP) choose_soma<P, RESET_SOFT, NEXT_STEP>(call, loops);
-  else choose_soma<P, RESET_SOFT, SNNTORCH>(call, loops);
+  else choose_soma<P, RESET_SOFT, AT_ONCE_RETESTED>(call, loops);
   if constexpr (grouped<P, S>) {  // the usual resets of both hosts
     if (call.degree != 1 || call.B == 0 || call.B % 2) return;
     if (call.reset == RESET_HARD && timing == AT_ONCE) choose_neuron<RESET_HARD, AT_ONCE>(call, loops);
