@@ -42,5 +42,5 @@ def command(
         fail(str(error))
     out = console()
     for report in reports:
-        out.print(str(report), markup=False)
+        out.print(report)
     out.print(f"written: {target}", markup=False)

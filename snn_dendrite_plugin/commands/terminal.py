@@ -7,10 +7,10 @@ from collections.abc import Iterable, Sequence
 from typing import Any, NoReturn
 
 import typer
-from rich import box
 from rich.console import Console
-from rich.table import Table
 from rich.text import Text
+
+from .. import tables
 
 __all__ = ["console", "fail", "heading", "show_table"]
 
@@ -29,32 +29,13 @@ def heading(out: Console, text: str) -> None:
 
 
 def show_table(out: Console, columns: Sequence[str], rows: Iterable[Sequence[Any]], right: Sequence[str] = ()) -> None:
-    """Print a table: drawn on a terminal, Markdown with unfolded lines elsewhere; ``right`` columns align right."""
-    cells = [[str(cell) for cell in row] for row in rows]
+    """Print a table: on a terminal folded to its width, elsewhere Markdown, a line per row; ``right`` aligns right."""
     if not out.is_terminal:
-        _print_markdown(out, list(columns), cells, right)
+        out.print(tables.markdown(columns, rows, right), soft_wrap=True, markup=False)
         return
-    table = Table(box=box.SIMPLE_HEAD)
-    for column in columns:
-        table.add_column(column, justify="right" if column in right else "left", overflow="fold")
-    for row in cells:
-        table.add_row(*map(Text, row))  # Text: square brackets are not markup
-    out.print(table)
-
-
-def _print_markdown(out: Console, columns: list[str], rows: list[list[str]], right: Sequence[str]) -> None:
-    widths = [max(map(len, column)) for column in zip(columns, *rows, strict=True)]
-    for row in [columns, None, *rows]:
-        if row is None:
-            marks = ["-" * (w + 1) + ":" if c in right else "-" * (w + 2) for c, w in zip(columns, widths, strict=True)]
-            line = "|" + "|".join(marks) + "|"
-        else:
-            padded = [
-                text.rjust(w) if column in right else text.ljust(w)
-                for text, column, w in zip(row, columns, widths, strict=True)
-            ]
-            line = "| " + " | ".join(padded) + " |"
-        out.print(line, soft_wrap=True, markup=False)
+    lines = tables.plain(columns, rows, right, width=out.width, rule=True)
+    head, line, body = lines.partition("\n-")
+    out.print(Text(head, style="bold"), Text(line + body), sep="", soft_wrap=True)  # Text: brackets are no markup
 
 
 def fail(message: str, code: int = 1) -> NoReturn:

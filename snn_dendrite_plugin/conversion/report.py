@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import dataclasses
-import io
-import sys
-from collections.abc import Iterable
+from collections.abc import Iterator
+from typing import Any
+
+from .. import tables
 
 __all__ = ["ConversionReport", "ConvertedNeuron", "SkippedNeuron"]
 
@@ -59,7 +60,7 @@ class SkippedNeuron:
 
 @dataclasses.dataclass(frozen=True)
 class ConversionReport:
-    """Result of a conversion; ``print`` it for a table (a drawn one on a terminal, plain text elsewhere).
+    """Result of a conversion; ``print`` it for a table, ``rich.print`` it for one that fits the terminal.
 
     Attributes:
         to: the registered model that neurons were converted to.
@@ -118,7 +119,7 @@ class ConversionReport:
         """The table's rows: neuron, was, is, wiring, parameters, flipped spikes, notes."""
         rows: list[tuple[str, ...]] = []
         for line in self.converted:
-            flips = "" if line.flips is None else f"{line.flips} of {line.spikes} ({line.flip_share:.2g})"
+            flips = "" if line.flips is None else f"{line.flips} of {line.spikes}"
             after = "at first forward" if line.parameters_after is None else str(line.parameters_after)
             layer = f"{line.layer} rewritten" if line.layer else ""
             shared = f"also {', '.join(line.aliases)}" if line.aliases else ""
@@ -142,30 +143,12 @@ class ConversionReport:
         return text
 
     def __str__(self) -> str:
-        if not sys.stdout.isatty():
-            return "\n".join([*_plain(_COLUMNS, self.rows()), self.summary()])
-        from rich.console import Console
+        return f"{tables.plain(_COLUMNS, self.rows())}\n{self.summary()}"
 
-        text = io.StringIO()
-        Console(file=text, force_terminal=True).print(self.__rich__())
-        return text.getvalue().rstrip("\n")
-
-    def __rich__(self):
-        from rich.table import Table
+    def __rich_console__(self, console: Any, options: Any) -> Iterator[Any]:
+        """On a terminal, through rich: the same table, folded to the width that there is."""
         from rich.text import Text
 
-        rows = self.rows()
-        used = [i for i in range(len(_COLUMNS)) if any(row[i] for row in rows)]
-        table = Table(caption=Text(self.summary()), caption_justify="left")
-        for i in used:
-            table.add_column(_COLUMNS[i], overflow="fold")
-        for row in rows:
-            table.add_row(*(Text(row[i]) for i in used))
-        return table
-
-
-def _plain(header: Iterable[str], rows: list[tuple[str, ...]]) -> list[str]:
-    table = [tuple(header), *rows]
-    used = [i for i in range(len(table[0])) if any(row[i] for row in rows)]
-    widths = [max(len(row[i]) for row in table) for i in used]
-    return ["  ".join(row[i].ljust(width) for i, width in zip(used, widths, strict=True)).rstrip() for row in table]
+        width = None if console.soft_wrap else options.max_width
+        yield Text(tables.plain(_COLUMNS, self.rows(), width=width, rule=True))
+        yield Text(self.summary())

@@ -7,7 +7,7 @@ import dataclasses
 import importlib.metadata
 import platform
 import re
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 from typing import Any
 
 import torch
@@ -15,7 +15,7 @@ from spikingjelly.activation_based import functional, neuron
 from torch import Tensor, nn
 from torch.utils.flop_counter import FlopCounterMode
 
-from .. import __version__
+from .. import __version__, tables
 from ..conversion.api import convert, report, revert
 from ..conversion.surgery import count_parameters
 from ..conversion.wiring import WIRINGS
@@ -198,12 +198,6 @@ def _reasons(row: Measured) -> list[str]:
     return found
 
 
-def _table(header: Iterable[str], lines: Iterable[Iterable[str]]) -> str:
-    header = list(header)
-    table = [header, ["---"] * len(header), *lines]
-    return "\n".join("| " + " | ".join(cell.replace("|", "\\|") for cell in line) + " |" for line in table)
-
-
 def rows(tiny: bool, sample: bool = False) -> Iterator[Measured]:
     """Every model of one of the tables, or the sample of it, one after the other."""
     for name in TINY if tiny else CONSTRUCTORS:
@@ -220,7 +214,8 @@ def versions() -> str:
 
 def page(small: list[Measured], full: list[Measured], command: str) -> str:
     """The page in Markdown."""
-    reasons = _table(["model", "wired `shared` under `partition`", "under `expand`"], map(_reasons, [*small, *full]))
+    columns = ["model", "wired `shared` under `partition`", "under `expand`"]
+    reasons = tables.markdown(columns, map(_reasons, [*small, *full]), padded=False)
     return f"""# SpikingJelly's model zoo, converted
 
 Written by `{command}` with {versions()}.
@@ -242,14 +237,14 @@ Every model is built with its own point neurons and converted to DendSN with {BR
 
 Few channels, so that all of it can be computed; running statistics come from the data, and the neurons fire.
 
-{_table(column_names(True), [cells(row, True) for row in small])}
+{tables.markdown(column_names(True), [cells(row, True) for row in small], padded=False)}
 
 ## Every constructor, shapes only
 
 Of full size, made on the meta device: shapes, parameters and multiply-adds are those of the real network, but nothing
 is computed.
 
-{_table(column_names(False), [cells(row, False) for row in full])}
+{tables.markdown(column_names(False), [cells(row, False) for row in full], padded=False)}
 
 ## Reasons
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 
+from ... import tables
 from ...layers import LayerActivity
 
 __all__ = ["TTFSReport"]
@@ -52,15 +53,13 @@ class TTFSReport:
         return sum(line.saturated * line.neurons for line in self.layers) / max(1, neurons)
 
     def __str__(self) -> str:
-        rows = [("layer", "neurons", "spikes/neuron", "never fire", "saturated", "window")]
+        columns, rows = ("layer", "neurons", "spikes/neuron", "never fire", "saturated", "window"), []
         for line in self.layers:
             shares = (f"{line.spikes_per_neuron:.4f}", f"{line.never:.4f}", f"{line.saturated:.2g}")
-            rows.append((line.name, str(line.neurons), *shares, f"{line.window:.4g}"))
-        widths = [max(len(row[i]) for row in rows) for i in range(len(rows[0]))]
-        table = ["  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip() for row in rows]
+            rows.append((line.name, line.neurons, *shares, f"{line.window:.4g}"))
         return "\n".join(
             [
-                *table,
+                tables.plain(columns, rows, right=columns[1:]),
                 f"{self.inputs} inputs: argmax agreement {self.agreement:.4f}, largest output difference "
                 f"{self.largest_difference:.2g} (relative {self.relative_difference:.2g})",
                 f"{self.spikes_per_neuron:.4f} spikes per neuron without the encoder, {self.never:.4f} never fire; "
