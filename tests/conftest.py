@@ -5,6 +5,7 @@ from __future__ import annotations
 import importlib.util
 import os
 import random
+import re
 import subprocess
 import sys
 from collections.abc import Callable
@@ -13,7 +14,10 @@ from pathlib import Path
 import hypothesis
 import pytest
 
+pytest_plugins = ["pytester"]
+
 ROOT = Path(__file__).resolve().parent.parent
+BY_NAME = {"gpu", "long", "data"}  # markers of what runs only when `pytest -m` names it
 
 # `python -m pytest` puts the repository root on the path, where the package lies without adapters/ and kernels/, which
 # become its subpackages by being installed.
@@ -28,20 +32,25 @@ def pytest_report_header(config: pytest.Config) -> str:
     return f"snn_dendrite_plugin: {spec.origin if spec else None}"
 
 
+@pytest.hookimpl(trylast=True)  # after pytest's own -m and -k
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
-    """Long experiments run by name only; tests that need a GPU run where there is one."""
-    chosen = config.getoption("-m") or ""
-    gpu = None
-    for item in items:
-        if "long" in item.keywords and "long" not in chosen:
-            item.add_marker(pytest.mark.skip(reason="a long experiment: run with `pytest -m long`"))
-        if "gpu" in item.keywords:
-            if gpu is None:
-                import torch
+    """What needs a GPU, hours or a data set is left out unless ``-m`` names it."""
+    unasked = BY_NAME - set(re.findall(r"\w+", config.getoption("markexpr")))
+    left_out = [item for item in items if any(item.get_closest_marker(name) for name in unasked)]
+    if left_out:
+        config.hook.pytest_deselected(items=left_out)
+        items[:] = [item for item in items if item not in set(left_out)]
 
-                gpu = torch.cuda.is_available()
-            if not gpu:
-                item.add_marker(pytest.mark.skip(reason="needs a CUDA device"))
+
+def pytest_runtest_setup(item: pytest.Item) -> None:
+    """A test asked for by name that cannot run here fails, as a green run would say that it passed."""
+    if item.get_closest_marker("gpu"):
+        import torch
+
+        if not torch.cuda.is_available():
+            pytest.fail("needs a CUDA device, and torch finds none on this machine", pytrace=False)
+    if item.get_closest_marker("data") and "SNN_DENDRITE_DATA" not in os.environ:
+        pytest.fail("needs SNN_DENDRITE_DATA, which names the folder with the data set", pytrace=False)
 
 
 @pytest.fixture(autouse=True)

@@ -1,4 +1,4 @@
-"""The TTFS examples: on small digits for everyone, and on MNIST where SNN_DENDRITE_DATA names the folder with it."""
+"""The TTFS examples: on small digits for everyone, and by name on the MNIST that SNN_DENDRITE_DATA points to."""
 
 from __future__ import annotations
 
@@ -10,8 +10,6 @@ import sys
 
 import pytest
 from places import EXAMPLES
-
-mnist = pytest.mark.skipif("SNN_DENDRITE_DATA" not in os.environ, reason="SNN_DENDRITE_DATA names no folder")
 
 
 def run(script: str, *arguments: str, data: bool) -> str:
@@ -45,8 +43,7 @@ def test_examples_on_small_digits():
         assert tuned > relu - 0.03
 
 
-@pytest.mark.long
-@mnist
+@pytest.mark.data
 @pytest.mark.parametrize("network", ["mlp", "vgg", "resnet"])
 def test_all_ten_thousand_images_agree(network):
     text = run("ttfs_convert.py", "--network", network, "--epochs", "2", "--show", "exact", data=True)
@@ -57,8 +54,7 @@ def test_all_ten_thousand_images_agree(network):
         assert largest < 1e-10 if bits == 64 else relative < 1e-4
 
 
-@pytest.mark.long
-@mnist
+@pytest.mark.data
 @pytest.mark.parametrize("network", ["mlp", "vgg"])
 def test_fine_tuning_on_the_clock_recovers_the_relu_network(network):
     steps, rounds = ("100", "10") if network == "mlp" else ("250", "4")
@@ -70,8 +66,7 @@ def test_fine_tuning_on_the_clock_recovers_the_relu_network(network):
         assert statistics.mean(loss) <= 0.005
 
 
-@pytest.mark.long
-@mnist
+@pytest.mark.data
 def test_an_activity_penalty_saves_spikes():
     text = run("ttfs_train.py", "--epochs", "5", "--penalty", "1.0", data=True)
     ((accuracy, spikes),) = numbers(rf"time-coded accuracy {NUMBER}, hidden spikes per neuron {NUMBER}", text)
