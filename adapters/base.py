@@ -55,7 +55,7 @@ class HostAdapter:
                 if existing is None:
                     setattr(space, name, cls)
                 elif existing is not cls:
-                    log.warning("%s already has %s.%s: left as it is", self.host, space.__name__, name)
+                    log.debug("%s already has %s.%s: left as it is", self.host, space.__name__, name)
                     continue
                 self.installed[name] = cls
 

@@ -43,7 +43,7 @@ def _failure(target: str) -> str | None:
     """Why a target cannot be loaded, or None. Kept, as trying a failed import again would slow down every call."""
     try:
         _resolve(target)
-    except Exception as error:  # an absent or broken package must not cost the run
+    except (Exception, SystemExit) as error:  # an absent or broken package must not cost the run
         return f"cannot be loaded: {type(error).__name__}: {error}"
     return None
 

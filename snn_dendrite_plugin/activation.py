@@ -18,6 +18,7 @@ from typing import Any
 import wrapt
 
 from . import plugins
+from .guard import Guarded
 
 __all__ = ["activate", "deactivate"]
 
@@ -98,19 +99,26 @@ def _install_in(module: ModuleType | None) -> None:
     for spec in plugins.adapters().values():
         if spec.trigger != module.__name__:
             continue
-        try:
+        with _guarded(f"loading the adapter {spec.name!r}", spec) as work:
             adapter = spec.load()
-        except Exception as error:
-            _warn(f"adapter {spec.name!r} cannot be loaded for {_version(spec.host, module)}", error)
+        if work.exception is not None:
+            _warn(f"adapter {spec.name!r} cannot be loaded for {_version(spec.host, module)}", work)
             continue
         with _lock:
             _attached[spec.name] = adapter
         for model in plugins.models().values():
-            try:
+            host = functools.partial(_version, spec.host, module)
+            with _guarded(f"installing the {_named(model)} in {spec.host}", model) as work:
                 adapter.install(model)
-            except Exception as error:
-                host = _version(spec.host, module)
-                _warn(f"adapter {spec.name!r} cannot install neuron model {model.name!r} in {host}", error)
+            if work.exception is not None:
+                _warn(f"adapter {spec.name!r} cannot install {_named(model)} in {host()}", work)
+                continue
+            installed = getattr(adapter, "installed", None)
+            names = [] if installed is None else model.names_in(spec.host)
+            refused = [name for name in names if name not in installed and hasattr(module, name)]
+            if refused:
+                taken = ", ".join(refused)
+                _warn(f"{_named(model)} is not shown in {host()}, which has a {taken} of its own: choose another name")
     if not _active:  # deactivated by another thread meanwhile
         _detach()
 
@@ -120,10 +128,10 @@ def _detach() -> None:
         attached = dict(_attached)
         _attached.clear()
     for name, adapter in attached.items():
-        try:
+        with _guarded(f"uninstalling the adapter {name!r}") as work:
             adapter.uninstall()
-        except Exception as error:
-            _warn(f"adapter {name!r} cannot be uninstalled", error)
+        if work.exception is not None:
+            _warn(f"adapter {name!r} cannot be uninstalled", work)
 
 
 def _plugins_changed(removed: bool) -> None:
@@ -143,8 +151,21 @@ def _version(host: str, module: ModuleType) -> str:
         return f"{host} {getattr(package, '__version__', '(version unknown)')}"
 
 
-def _warn(message: str, error: Exception) -> None:
-    warnings.warn(f"{message}: {type(error).__name__}: {error}", plugins.PluginWarning, stacklevel=3)
+def _named(model: plugins.ModelSpec) -> str:
+    own = model.distribution in (None, plugins.DISTRIBUTION)
+    return f"neuron model {model.name!r}" + ("" if own else f" of {model.distribution}")
+
+
+def _guarded(what: str, spec: Any = None) -> Guarded:
+    """A block in which the code of an adapter or a model runs, which may be a stranger's."""
+    target = getattr(spec, "target", None)
+    watch = isinstance(target, str) and not target.startswith(f"{__package__}.")
+    return Guarded(what, watch=watch)
+
+
+def _warn(message: str, work: Guarded | None = None) -> None:
+    text = message if work is None else f"{message}: {work.error}"
+    warnings.warn(text, plugins.PluginWarning, stacklevel=3)
 
 
 plugins.on_change(_plugins_changed)

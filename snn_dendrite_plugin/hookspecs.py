@@ -9,8 +9,9 @@ A plugin is a module (or any object) with functions marked by :data:`hookimpl`, 
 The built-in models, adapters and providers come in through these same hooks (see ``snn_dendrite_plugin/builtin.py``).
 Each hook is called with ``register``, a callback to be called once per registered item, with keywords only. Name the
 target as ``"package.module:Object"`` rather than importing it, and keep the plugin module free of heavy imports: it is
-imported together with ``snn_dendrite_plugin``, its targets only when they are needed. A hook that raises costs a
-:class:`~snn_dendrite_plugin.plugins.PluginWarning`; what it had registered before it raised stays.
+imported together with ``snn_dendrite_plugin``, its targets only when they are needed. A hook that raises, or ends the
+program, costs a :class:`~snn_dendrite_plugin.plugins.PluginWarning`; what it had registered before it raised stays. So
+does one that takes more than half a second; after five, a line on stderr names the plugin that is at work.
 """
 
 from __future__ import annotations

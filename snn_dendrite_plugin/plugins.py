@@ -20,6 +20,7 @@ from typing import Any
 import pluggy
 
 from . import hookspecs
+from .guard import Guarded
 from .specs import AdapterSpec, ModelSpec, ProviderSpec, check_op
 
 __all__ = [
@@ -39,6 +40,7 @@ __all__ = [
 ]
 
 _BUILTIN = "snn_dendrite_plugin.builtin"
+DISTRIBUTION = "snn-dendrite-plugin"  # ours
 _SELECTION = "SNN_DENDRITE_PLUGINS"
 _lock = threading.RLock()
 
@@ -49,13 +51,17 @@ class PluginWarning(UserWarning):
 
 @dataclass(frozen=True)
 class PluginInfo:
-    """What is known of one plugin: where it comes from, which hooks it implements, and what went wrong, if anything."""
+    """What is known of one plugin: where it comes from, which hooks it implements, and what went wrong, if anything.
+
+    ``seconds`` is how long its import and its hooks took.
+    """
 
     name: str
     distribution: str | None
     version: str | None
     hooks: tuple[str, ...]
     error: str | None
+    seconds: float = 0.0
 
 
 class _Record:
@@ -64,7 +70,20 @@ class _Record:
     def __init__(self, name: str, distribution: Distribution | None = None) -> None:
         self.name = name
         self.distribution = distribution
+        self.hint = ""  # how to do without it
+        self.trusted = False  # the built-in plugin: no need to watch it
         self.error: str | None = None
+        self.seconds = 0.0
+
+    def guarded(self, doing: str) -> Guarded:
+        """A block in which the plugin's code runs."""
+        return Guarded(f"{doing} the plugin {self}", self.hint, watch=not self.trusted)
+
+    def done(self, work: Guarded) -> None:
+        """Count the time of such a block, and warn where it was long."""
+        self.seconds += work.seconds
+        if work.slow and work.error is None:
+            _warn(work.slow)
 
     def __str__(self) -> str:
         return f"{self.name!r} of {self.distribution.name}" if self.distribution else f"{self.name!r}"
@@ -189,9 +208,12 @@ class _Manager(pluggy.PluginManager):
             _warn(f"{_SELECTION} names {', '.join(missing)}, which is not installed; installed plugins: {names}")
         for distribution, entry in found:
             name = entry.name if entry.name not in self.records else f"{entry.name} ({distribution.name})"
-            self.records[name] = _Record(name, distribution)
+            record = self.records[name] = _Record(name, distribution)
+            record.trusted = entry.value == _BUILTIN
+            others = ",".join(dict.fromkeys(other.name for _, other in found if other.name != entry.name))
+            record.hint = f"{_SELECTION}={others} leaves it out"
             if selected is not None and entry.name not in selected:
-                self.records[name].error = f"not selected by {_SELECTION}"
+                record.error = f"not selected by {_SELECTION}"
             else:
                 self._load_entry_point(name, entry)
 
@@ -202,11 +224,12 @@ class _Manager(pluggy.PluginManager):
             # The plugin's own module is what imports us, and has no hooks yet: take it up at the next look.
             self.unfinished.append((name, entry))
             return
-        try:
+        with record.guarded("loading") as work:
             self.register(entry.load(), name)
-        except (Exception, SystemExit) as error:
-            record.error = f"{type(error).__name__}: {error}"
-            _warn(f"plugin {record} is not used: loading it raised {record.error}")
+        record.done(work)
+        if work.error is not None:
+            record.error = work.error
+            _warn(f"plugin {record} is not used: loading it raised {record.error} (after {work.seconds:.2f} s)")
 
     def retry_unfinished(self) -> None:
         waiting, self.unfinished = self.unfinished, []
@@ -225,11 +248,12 @@ class _Manager(pluggy.PluginManager):
                 for name, plugin in plugins:
                     caller = self.subset_hook_caller(hook, [other for _, other in plugins if other is not plugin])
                     record = self.records[name]
-                    try:
+                    with record.guarded(f"calling {hook} of") as work:
                         caller(register=functools.partial(add, record))
-                    except Exception as error:
-                        record.error = f"{hook} raised {type(error).__name__}: {error}"
-                        _warn(f"plugin {record} is used only in part: {record.error}")
+                    record.done(work)
+                    if work.error is not None:
+                        record.error = f"{hook} raised {work.error}"
+                        _warn(f"plugin {record} is used only in part: {record.error} (after {work.seconds:.2f} s)")
         return specs
 
 
@@ -308,6 +332,7 @@ def installed_plugins() -> list[PluginInfo]:
                 version=distribution.version if distribution else None,
                 hooks=tuple(sorted(hook.name for hook in hooks or ())),
                 error=record.error,
+                seconds=record.seconds,
             )
         )
     return found

@@ -118,9 +118,11 @@ def test_activation_twice_installs_once(host):
 
 def test_name_that_the_host_has_is_left_alone(host):
     (host.path / "toyhost.py").write_text("DendSN = 'the host grew its own'\n")
-    toyhost = host.load()
+    with pytest.warns(plugins.PluginWarning, match=r"'DendSN' is not shown in toyhost .* which has a DendSN"):
+        toyhost = host.load()
     sdp.deactivate()
-    sdp.activate()
+    with pytest.warns(plugins.PluginWarning, match="'DendSN' is not shown"):
+        sdp.activate()
     assert toyhost.DendSN == "the host grew its own"
 
 

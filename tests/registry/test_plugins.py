@@ -2,63 +2,17 @@
 
 from __future__ import annotations
 
-import json
-import shutil
-import textwrap
-import tomllib
-from pathlib import Path
+import re
 
 import pluggy
 import pytest
-from places import SAMPLE
+from installed import install, registering
 
 import snn_dendrite_plugin as sdp
 from snn_dendrite_plugin import plugins
 
-DESCRIBE = """
-import json, warnings
-with warnings.catch_warnings(record=True) as caught:
-    warnings.simplefilter("always")
-    import snn_dendrite_plugin
-    from snn_dendrite_plugin import plugins
-    names = {name: spec.distribution for name, spec in plugins.models().items()}
-    infos = {info.name: [info.distribution, info.version, list(info.hooks), info.error]
-             for info in plugins.installed_plugins()}
-print(json.dumps([names, infos, [[w.category.__name__, str(w.message)] for w in caught]]))
-"""
 OURS = dict.fromkeys(("DendSN", "LNM", "TTFS"), "snn-dendrite-plugin")
 MODELS_HOOK = "snn_dendrite_register_models"
-
-
-def install(site: Path, distribution: str, entry_points: str, module: str = "", code: str = "") -> Path:
-    """Lay out an installed distribution in ``site``, metadata and all."""
-    metadata = site / f"{distribution.replace('-', '_')}-1.0.dist-info"
-    metadata.mkdir(parents=True)
-    (metadata / "METADATA").write_text(f"Metadata-Version: 2.1\nName: {distribution}\nVersion: 1.0\n")
-    (metadata / "entry_points.txt").write_text(f"[snn_dendrite_plugin]\n{entry_points}\n")
-    if module:
-        (site / f"{module}.py").write_text(textwrap.dedent(code))
-    return site
-
-
-@pytest.fixture
-def sample(tmp_path):
-    """The sample plugin, installed: its package and the metadata its pyproject.toml asks for."""
-    project = tomllib.loads((SAMPLE / "pyproject.toml").read_text())["project"]
-    entries = project["entry-points"]["snn_dendrite_plugin"]
-    site = install(tmp_path / "site", project["name"], "\n".join(f"{key} = {value}" for key, value in entries.items()))
-    shutil.copytree(SAMPLE / "sample_neurons", site / "sample_neurons")
-    return site
-
-
-@pytest.fixture
-def describe(run_python):
-    """Models, plugins and warnings, as a fresh interpreter sees them."""
-
-    def run(*paths, **environment):
-        return json.loads(run_python(DESCRIBE, *paths, **environment))
-
-    return run
 
 
 def test_builtin_plugin_is_an_entry_point_like_any_other(describe):
@@ -98,6 +52,7 @@ def test_selecting_a_plugin_that_is_not_installed_warns(describe, sample):
 BROKEN = {
     "raises at import": ("raise RuntimeError('built for another world')", "RuntimeError: built for another world"),
     "leaves at import": ("raise SystemExit(3)", "SystemExit: 3"),
+    "raises no Exception": ("raise type('Stop', (BaseException,), {})('now')", "Stop: now"),
     "lacks a package": ("import package_that_is_absent", "ModuleNotFoundError: No module named 'package_that_is_absen"),
     "is not Python": ("def", "SyntaxError: "),
     "has no hooks": ("x = 1", "ValueError: plugin 'broken' implements no hook"),
@@ -121,6 +76,7 @@ def test_broken_plugin_costs_one_warning(describe, sample, fault):
     [(category, message)] = caught
     assert category == "PluginWarning"
     assert message.startswith(f"plugin 'broken' of broken-neurons is not used: loading it raised {error}")
+    assert re.search(r" \(after \d+\.\d\d s\)$", message)
     assert infos["broken"][:3] == ["broken-neurons", "1.0", []]
     assert infos["broken"][3].startswith(error)
 
@@ -144,6 +100,8 @@ def test_unreadable_entry_points_cost_one_warning(describe, tmp_path, text):
 
 
 FAULTY_HOOKS = {
+    "leaves": ("raise SystemExit(3)", "SystemExit: 3"),
+    "raises no Exception": ("raise type('Stop', (BaseException,), {})('now')", "Stop: now"),
     "raises": ("raise KeyError('weights')", "KeyError: 'weights'"),
     "unknown field": ("register(name='B', target='m:B', colour='red')", "TypeError: "),
     "bad name": ("register(name='not a name', target='m:B')", "ValueError: name must be a Python identifier, got 'not"),
@@ -166,17 +124,8 @@ def test_hook_that_raises_costs_one_warning_and_keeps_what_it_registered(describ
     assert models == {**OURS, "A": "half-neurons"}
     [(_, message)] = caught
     assert message.startswith(f"plugin 'half' of half-neurons is used only in part: {MODELS_HOOK} raised {error}")
+    assert re.search(r" \(after \d+\.\d\d s\)$", message)
     assert infos["half"][3].startswith(f"{MODELS_HOOK} raised {error}")
-
-
-def registering(**fields) -> str:
-    return f"""
-    from snn_dendrite_plugin import hookimpl
-
-    @hookimpl
-    def snn_dendrite_register_models(register):
-        register(**{fields!r})
-    """
 
 
 def test_built_in_model_keeps_its_name_against_another_plugin(describe, tmp_path):
