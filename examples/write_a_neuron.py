@@ -26,7 +26,7 @@ class ALIF(sdp.NeuronModel):
 
     def step(self, x, states, firing):  # x and both states [N, C, *]
         v, a = states
-        spikes, v = firing.update(v, memory=self.beta * v, drive=x - a)  # integrate, fire, reset as the host says
+        spikes, v = firing.update(memory=self.beta * v, drive=x - a)  # integrate, fire, reset as the host says
         return spikes, (v, self.rho * a + self.jump * spikes)
 
 

@@ -197,7 +197,6 @@ class Shell(SpikingNeuron):
             detach=False,
             fire_once=self._fire_once,
             surrogate=self._spike_function(dtype),
-            allowed=None,
         )
 
     def _step(self, x: Tensor, states: States, firing: Firing) -> tuple[Tensor, States]:

@@ -98,7 +98,6 @@ class PluginNode(NodeBase):
             detach=self.detach_reset,
             fire_once=self.fire_once,
             surrogate=self.surrogate_function if known is None else known,
-            allowed=None,
         )
 
     # -- the host's functional contract ----------------------------------------------------------------------------

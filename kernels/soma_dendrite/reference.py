@@ -15,6 +15,7 @@ from torch import Tensor
 from ..activations import ACTIVATIONS
 from ..surrogates import Surrogate, derivative, spike
 from .contract import Gradients, Inputs, Outputs, Settings, dimensions, state_dtype
+from .firing import after_reset, carried, charged, owed
 
 __all__ = ["TorchProvider", "provider", "run", "step"]
 
@@ -82,22 +83,15 @@ def step(
     )
     y, v = _dendrite(x, v, p, settings)
     threshold = _like(p.threshold, u)
-    soft, hard = settings.reset == "soft", settings.reset == "hard"
-    r = _heaviside((u - threshold).detach(), settings) if settings.timing != "at_once" and (soft or hard) else None
-    if r is not None and hard:
-        u = (1 - r) * u + r * settings.v_reset
+    r = owed(u, threshold, settings)
+    u = carried(u, r, settings)
     h = polynomial(u.clamp(settings.clamp_low, settings.clamp_high), p.theta) + y
-    if r is not None and soft:
-        h = h - r * threshold
+    h = charged(h, r, threshold, settings)
     s = fire(h - threshold).to(h.dtype)
     if settings.fire_once:
         s = s * (1 - fired)
         fired = torch.maximum(fired, s.detach())
-    u = h
-    if settings.timing != "next_step" and (soft or hard):
-        reset = s.detach() if settings.detach else s
-        reset = reset if r is None else reset - r
-        u = h - reset * threshold if soft else (1 - reset) * h + reset * settings.v_reset
+    u = after_reset(h, s, r, threshold, settings)
     return s, u, v, fired
 
 

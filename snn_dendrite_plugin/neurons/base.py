@@ -1,115 +1,19 @@
-"""The contract between a neuron model and a host adapter: :class:`Firing` and :class:`NeuronModel`."""
+"""The contract between a neuron model and a host adapter: :class:`NeuronModel`."""
 
 from __future__ import annotations
 
-import dataclasses
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
 from ..kernels.soma_dendrite.contract import state_dtype
-from ..kernels.surrogates import Surrogate, spike
+from .firing import DEFAULT_FIRING, Firing, FiringStep
 
-__all__ = ["Firing", "NeuronModel", "States"]
+__all__ = ["DEFAULT_FIRING", "Firing", "FiringStep", "NeuronModel", "States"]
 
 States = tuple[Tensor, ...]
-_RESETS = ("hard", "soft", "none")
-_TIMINGS = ("at_once", "next_step", "at_once_retested")
-
-
-@dataclasses.dataclass(frozen=True, eq=False)
-class Firing:
-    """How a neuron fires and resets: what a host decides, not the model.
-
-    Args:
-        threshold: ``v_th``, in units of the membrane potential; a number, or a tensor with one value or one per
-        channel. reset: ``hard`` (to ``v_reset``), ``soft`` (minus the threshold) or ``none``.
-        v_reset: target of the hard reset and start value of the membrane potential.
-        timing: ``at_once``; ``next_step`` (snnTorch's default: the reset takes effect one step later and carries no
-            gradient); ``at_once_retested`` (snnTorch's ``reset_delay=False``, which tests the stored potential again).
-        strict: fire at ``h > threshold`` (snnTorch) instead of ``h >= threshold`` (SpikingJelly).
-        detach: cut the gradient through the spike in the reset.
-        fire_once: at most one spike per neuron and sequence.
-        surrogate: a :class:`~snn_dendrite_plugin.kernels.surrogates.Surrogate` of the table, or any function of
-            ``h - threshold`` that returns spikes (then the reference path runs it).
-
-    Raises:
-        ValueError: an unknown ``reset`` or ``timing``.
-
-    Example::
-
-        >>> import torch
-        >>> firing = Firing(threshold=1.0, reset="soft")
-        >>> spikes, u = firing.update(torch.zeros(2), memory=torch.zeros(2), drive=torch.tensor([0.5, 1.5]))
-        >>> spikes.tolist(), u.tolist()
-        ([0.0, 1.0], [0.5, 0.5])
-    """
-
-    threshold: float | Tensor = 1.0
-    reset: str = "hard"
-    v_reset: float = 0.0
-    timing: str = "at_once"
-    strict: bool = False
-    detach: bool = False
-    fire_once: bool = False
-    surrogate: Surrogate | Callable[[Tensor], Tensor] = Surrogate("atan")
-    allowed: Tensor | None = None  # 1 - fired of the current step; set by NeuronModel.advance, never by users
-
-    def __post_init__(self) -> None:
-        if self.reset not in _RESETS:
-            raise ValueError(f"reset is {self.reset!r}; it must be one of {', '.join(_RESETS)}")
-        if self.timing not in _TIMINGS:
-            raise ValueError(f"timing is {self.timing!r}; it must be one of {', '.join(_TIMINGS)}")
-
-    def spike(self, distance: Tensor) -> Tensor:
-        """Spikes of ``distance = h - threshold``, with the surrogate derivative."""
-        if isinstance(self.surrogate, Surrogate):
-            return spike(distance, self.surrogate, self.strict)
-        return self.surrogate(distance).to(distance.dtype)
-
-    def threshold_like(self, u: Tensor) -> float | Tensor:
-        """The threshold, shaped to broadcast against ``u [N, C, *]``."""
-        if not isinstance(self.threshold, Tensor) or self.threshold.numel() == 1:
-            return self.threshold
-        return self.threshold.reshape(1, -1, *[1] * (u.dim() - 2)).to(u.dtype)
-
-    def update(self, u: Tensor, memory: Tensor, drive: Tensor | float = 0.0) -> tuple[Tensor, Tensor]:
-        """Integrate, fire, reset: one step of the soma, for authors of a new :meth:`NeuronModel.step`.
-
-        Args:
-            u: membrane potential before the step, ``[N, C, *]``.
-            memory: what the potential becomes without input, e.g. ``beta * u``; the part that a delayed hard reset
-            clears. drive: what the input adds.
-
-        Returns:
-            spikes and the new membrane potential, both ``[N, C, *]``.
-        """
-        threshold = self.threshold_like(u)
-        resets = self.reset != "none"
-        r: Tensor | None = None
-        if self.timing != "at_once" and resets:
-            r = ((u > threshold) if self.strict else (u >= threshold)).to(u.dtype).detach()
-        if r is not None and self.reset == "hard":
-            memory = memory * (1 - r) + r * self.v_reset
-        h = memory + drive
-        if r is not None and self.reset == "soft":
-            h = h - r * threshold
-        s = self.spike(h - threshold)
-        if self.allowed is not None:
-            s = s * self.allowed
-        if self.timing == "next_step" or not resets:
-            return s, h
-        reset = s.detach() if self.detach else s
-        reset = reset if r is None else reset - r
-        u = h - reset * threshold if self.reset == "soft" else (1 - reset) * h + reset * self.v_reset
-        return s, u
-
-
-DEFAULT_FIRING = (
-    Firing()
-)  # one object, made at import: torch.compile cannot make the dataclass's default inside a graph
 
 
 class NeuronModel(nn.Module):
@@ -118,6 +22,15 @@ class NeuronModel(nn.Module):
     A subclass names its states and writes :meth:`step`; the adapters turn it into a native node of every host. States
     are float32 (float64 for float64 input) also under autocast and for half inputs; spikes come out in the input's
     dtype.
+
+    Four calls, each in terms of the one before. A model overrides the first; only one that computes the same in a
+    faster way overrides another, and then falls back to this class's where a subclass has a :meth:`step` of its own.
+
+    - :meth:`step`: the model's equations for one step, in the state dtype, with a :class:`FiringStep`.
+    - :meth:`advance`: one step as hosts call it: ``step``, with the dtypes and what firing carries from step to step
+      (a reset that is due, the one spike of ``fire_once``) around it.
+    - :meth:`sequence`: a whole sequence as hosts call it: ``advance`` in a loop.
+    - :meth:`run`: ``sequence`` from the reset states, for use without a host.
 
     Attributes:
         states: state names and their reset values, membrane potential of the soma first.
@@ -129,7 +42,7 @@ class NeuronModel(nn.Module):
         ...     states = {"v": 0.0}
         ...     def step(self, x, states, firing):
         ...         (v,) = states
-        ...         spikes, v = firing.update(v, memory=v + 0.1 * v * (v - 0.5), drive=x)
+        ...         spikes, v = firing.update(memory=v + 0.1 * v * (v - 0.5), drive=x)
         ...         return spikes, (v,)
         >>> spikes, states = QIF().run(torch.rand(5, 2, 3))
         >>> spikes.shape, states[0].shape
@@ -163,7 +76,7 @@ class NeuronModel(nn.Module):
         dtype = state_dtype(x.dtype)
         return tuple(x.new_full((), value, dtype=dtype).expand(s) for s, value in zip(shapes, values, strict=True))
 
-    def step(self, x: Tensor, states: States, firing: Firing) -> tuple[Tensor, States]:
+    def step(self, x: Tensor, states: States, firing: FiringStep) -> tuple[Tensor, States]:
         """One time step: ``x [N, C, *]`` in the state dtype, the states -> spikes ``[N, C, *]`` and the new states.
 
         Must be pure: no writes to ``self`` or to its arguments.
@@ -171,13 +84,13 @@ class NeuronModel(nn.Module):
         raise NotImplementedError(f"{type(self).__name__} must implement step(x, states, firing)")
 
     def advance(self, x: Tensor, states: States, firing: Firing) -> tuple[Tensor, States]:
-        """One step as the adapters call it: :meth:`step` with dtypes and the fire-once rule around it."""
-        own = states
-        if firing.fire_once:
-            *own, fired = states
-            firing = dataclasses.replace(firing, allowed=1 - fired)
-        spikes, new = self.step(x.to(states[0].dtype), tuple(own), firing)
-        if firing.fire_once:
+        """One step as the adapters call it: ``x [N, C, *]``, all states of :meth:`state_names` -> spikes in ``x``'s
+        dtype and the new states."""
+        own, fired = (states[:-1], states[-1]) if firing.fire_once else (states, None)
+        u, now = firing.begin(own[0], fired)
+        spikes, new = self.step(x.to(u.dtype), (u, *own[1:]), now)
+        if fired is not None:
+            spikes = spikes * now.allowed  # also where the model made its spikes without asking the rule
             new = (*new, torch.maximum(fired, spikes.detach()))
         return spikes.to(x.dtype), tuple(new)
 
@@ -185,7 +98,7 @@ class NeuronModel(nn.Module):
         """A whole sequence ``x_seq [T, N, C, *]``: spikes ``[T, N, C, *]`` and the last states.
 
         With ``record`` a third value follows: the soma's potential after every step, ``[T, N, C, *]``.
-        The default loops over :meth:`step`.
+        The default loops over :meth:`advance`.
         """
         if x_seq.shape[0] == 0:
             raise ValueError("x_seq is an empty sequence: it has 0 time steps; at least 1 is needed")

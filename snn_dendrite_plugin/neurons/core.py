@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import dataclasses
 import math
 from collections.abc import Callable, Sequence
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -12,7 +14,7 @@ from torch.nn.parameter import UninitializedParameter
 from ..kernels.soma_dendrite import Inputs, Settings, soma_dendrite
 from ..kernels.soma_dendrite.contract import state_dtype
 from ..kernels.surrogates import Surrogate
-from .base import Firing, NeuronModel, States
+from .base import Firing, FiringStep, NeuronModel, States
 
 __all__ = ["SomaDendriteModel"]
 
@@ -191,7 +193,8 @@ class SomaDendriteModel(NeuronModel):
     def _output_channels(self, channels: int) -> int:
         return channels
 
-    def sequence(self, x_seq: Tensor, states: States, firing: Firing, record: bool = False):
+    def _fused(self, x_seq: Tensor, states: States, firing: Firing, record: bool = False):
+        """A sequence in one call of the registered op."""
         if x_seq.dim() == 0 or x_seq.shape[0] == 0:
             raise ValueError("x_seq is an empty sequence: it has 0 time steps; at least 1 is needed")
         lift = max(0, 3 - x_seq.dim())  # a sequence of single neurons or of plain vectors
@@ -240,13 +243,28 @@ class SomaDendriteModel(NeuronModel):
             new = tuple(s.reshape(s.shape[lift:]) for s in new)
         return (spikes, new, trace) if record else (spikes, new)
 
-    def step(self, x: Tensor, states: States, firing: Firing) -> tuple[Tensor, States]:
-        """One step: the sequence of length 1."""
-        spikes, states = self.sequence(x.unsqueeze(0), states, firing)
-        return spikes[0], states
+    def _has_own_step(self) -> bool:
+        return type(self).step is not SomaDendriteModel.step
+
+    def step(self, x: Tensor, states: States, firing: FiringStep) -> tuple[Tensor, States]:
+        """One step, for a subclass that does something before or after it; without one, the core runs all at once."""
+        setting, once = firing.setting, firing.allowed is not None
+        begun = setting.reset == "hard" and firing.r is not None  # u is past its reset, which the core would not know
+        core = dataclasses.replace(setting, reset="none") if begun else setting
+        states = (*states, 1 - firing.allowed) if once else states
+        spikes, (u, *others) = self._fused(x.unsqueeze(0), states, core)
+        s = spikes[0]
+        return s, (firing.reset(u, s) if begun else u, *(others[:-1] if once else others))
 
     def advance(self, x: Tensor, states: States, firing: Firing) -> tuple[Tensor, States]:
-        return self.step(x, states, firing)  # dtypes and fire-once are the core's own
+        if self._has_own_step():
+            return super().advance(x, states, firing)
+        spikes, states = self._fused(x.unsqueeze(0), states, firing)
+        return spikes[0], states
+
+    def sequence(self, x_seq: Tensor, states: States, firing: Firing, record: bool = False) -> tuple[Any, ...]:
+        run = super().sequence if self._has_own_step() else self._fused
+        return run(x_seq, states, firing, record)
 
 
 def _table(values: Values) -> Tensor:

@@ -13,7 +13,7 @@ from torch.nn.parameter import UninitializedParameter
 from ..kernels.soma_dendrite.contract import state_dtype
 from ..kernels.ttfs import Settings, ttfs
 from ..kernels.ttfs.reference import bins, slope_weights
-from .base import Firing, NeuronModel, States
+from .base import Firing, FiringStep, NeuronModel, States
 
 __all__ = ["TTFS"]
 
@@ -143,7 +143,7 @@ class TTFS(NeuronModel):
     def init_states(self, x: Tensor, firing: Firing | None = None) -> States:
         return tuple(x.new_zeros(shape, dtype=state_dtype(x.dtype)) for shape in self.state_shapes(x.shape))
 
-    def step(self, x: Tensor, states: States, firing: Firing) -> tuple[Tensor, States]:
+    def step(self, x: Tensor, states: States, firing: Firing | FiringStep) -> tuple[Tensor, States]:
         v, charge, clock, *rest = states  # a host's fire_once adds a state, which has nothing to add here
         dtype, steps = v.dtype, self.steps
         windows = self._windows(dtype)

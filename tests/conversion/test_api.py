@@ -363,7 +363,7 @@ def test_third_party_model_says_how_it_keeps_the_function():
             self.strength = nn.Parameter(torch.tensor(strength))
 
         def step(self, x, states, firing):
-            spikes, v = firing.update(states[0], memory=self.beta * states[0], drive=x * (1 + self.strength))
+            spikes, v = firing.update(memory=self.beta * states[0], drive=x * (1 + self.strength))
             return spikes, (v,)
 
     class Plugin:

@@ -99,7 +99,7 @@ def test_default_sequence_of_a_new_model_follows_every_firing_rule():
     class Leak(NeuronModel):
         def step(self, x, states, firing):
             (v,) = states
-            spikes, v = firing.update(v, memory=0.5 * v, drive=x)
+            spikes, v = firing.update(memory=0.5 * v, drive=x)
             return spikes, (v,)
 
     torch.manual_seed(0)

@@ -12,6 +12,7 @@ import snn_dendrite_plugin as sdp
 from snn_dendrite_plugin import plugins
 
 OURS = dict.fromkeys(("DendSN", "LNM", "TTFS"), "snn-dendrite-plugin")
+THEIRS = dict.fromkeys(("QIF", "CLIF"), "sample-neurons")
 MODELS_HOOK = "snn_dendrite_register_models"
 
 
@@ -26,14 +27,14 @@ def test_builtin_plugin_is_an_entry_point_like_any_other(describe):
 
 def test_sample_plugin_is_found(describe, sample):
     models, infos, caught = describe(sample)
-    assert models == {**OURS, "QIF": "sample-neurons"}
+    assert models == {**OURS, **THEIRS}
     assert infos["sample"] == ["sample-neurons", "1.0", [MODELS_HOOK], None]
     assert caught == []
 
 
 @pytest.mark.parametrize(
     ("selection", "expected"),
-    [("", set()), ("builtin", set(OURS)), ("sample", {"QIF"}), (" sample , builtin ", {*OURS, "QIF"})],
+    [("", set()), ("builtin", set(OURS)), ("sample", set(THEIRS)), (" sample , builtin ", {*OURS, *THEIRS})],
 )
 def test_environment_selects_plugins(describe, sample, selection, expected):
     models, infos, caught = describe(sample, SNN_DENDRITE_PLUGINS=selection)
@@ -72,7 +73,7 @@ def test_broken_plugin_costs_one_warning(describe, sample, fault):
     code, error = BROKEN[fault]
     install(sample, "broken-neurons", "broken = broken_neurons", "broken_neurons", code)
     models, infos, caught = describe(sample)
-    assert set(models) == {*OURS, "QIF"}
+    assert set(models) == {*OURS, *THEIRS}
     [(category, message)] = caught
     assert category == "PluginWarning"
     assert message.startswith(f"plugin 'broken' of broken-neurons is not used: loading it raised {error}")

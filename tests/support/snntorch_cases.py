@@ -24,7 +24,7 @@ class Adaptive(sdp.NeuronModel):
 
     def step(self, x, states, firing):
         v, w = states
-        spikes, v = firing.update(v, memory=self.a * v, drive=self.gain * x - w)
+        spikes, v = firing.update(memory=self.a * v, drive=self.gain * x - w)
         return spikes, (v, 0.9 * w + 0.1 * spikes)
 
 

@@ -6,3 +6,4 @@ from snn_dendrite_plugin import hookimpl
 @hookimpl
 def snn_dendrite_register_models(register):
     register(name="QIF", target="sample_neurons.qif:QIF", summary="quadratic integrate-and-fire neuron")
+    register(name="CLIF", target="sample_neurons.clif:CLIF", summary="complementary leaky integrate-and-fire neuron")

@@ -15,5 +15,5 @@ class QIF(sdp.NeuronModel):
 
     def step(self, x, states, firing):
         (v,) = states
-        spikes, v = firing.update(v, memory=v + self.a * (v - self.v_rest) * (v - self.v_c), drive=x)
+        spikes, v = firing.update(memory=v + self.a * (v - self.v_rest) * (v - self.v_c), drive=x)
         return spikes, (v,)
