@@ -34,6 +34,22 @@ class SpikingJellyAdapter(HostAdapter):
         name = spec.name_in(self.host)
         return {name: self.cached_class(name, spec, lambda: node_class(name, spec.load()))}
 
+    def install(self, spec: Any) -> None:
+        super().install(spec)
+        from .patches import register_neurons
+
+        register_neurons(self.installed[name] for name in self.classes(spec) if name in self.installed)
+
+    def patch(self) -> None:
+        from .patches import patches
+
+        patches.patch()
+
+    def unpatch(self) -> None:
+        from .patches import patches
+
+        patches.unpatch()
+
     # -- conversion ------------------------------------------------------------------------------------------------
 
     def _leaky(self) -> dict[type, str]:
