@@ -17,8 +17,8 @@ Per neuron and step, forward (``+`` additions, ``x`` multiplications, ``<`` comp
     delayed reset            1 +, 1 < for r, then as above;  at_once_retested: 1 + more for s - r
     fire_once                1 +, 1 x, 1 <
 
-Products with a star (and the sums of them) are multiply-accumulates of real numbers: of weights that a point neuron does
-not have. The other sums count as accumulates, those of a polynomial too, so that no neuron counts fewer than the point
+Products with a star (and the sums of them) are multiply-accumulates of weights that a point neuron does not
+have. The other sums count as accumulates, those of a polynomial too, so that no neuron counts fewer than the point
 neuron that it extends.
 
 A ``direct`` of exactly 0 everywhere is no connection and counts as nothing, one of 1 is no multiplication: neither is
