@@ -1,20 +1,34 @@
-"""What every host adapter shares: making node classes of registered models, and showing them in the host's
-namespace."""
+"""What every host adapter shares: making node classes of registered models and showing them in the host's namespace,
+and what a node hands to its model."""
 
 from __future__ import annotations
 
 import inspect
 import logging
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from types import ModuleType
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
-__all__ = ["HostAdapter", "accepts", "learned_decay", "merged_signature", "split_arguments"]
+from ..kernels.soma_dendrite.contract import state_dtype
+from ..neurons.base import HOST_ARGUMENTS, Firing, NeuronModel, States
+
+__all__ = [
+    "HostAdapter",
+    "accepts",
+    "learned_decay",
+    "merged_signature",
+    "read_decay",
+    "say_slow",
+    "split_arguments",
+    "states_for",
+    "write_decay",
+]
 
 log = logging.getLogger("snn_dendrite_plugin")
+_said: set[str] = set()
 
 
 class HostAdapter:
@@ -129,6 +143,95 @@ class HostAdapter:
         return 2 if getattr(module, "step_mode", "s") == "m" else 1
 
 
+# -- what a node hands to its model ------------------------------------------------------------------------------------
+
+
+def states_for(
+    model: NeuronModel, x: Tensor, held: Sequence[Tensor | float | None], firing: Callable[[], Firing]
+) -> States:
+    """The states that a call starts from, by one rule for every host.
+
+    Args:
+        model: the neuron model.
+        x: one step's input, ``[N, C, *]``.
+        held: what the host keeps, one entry for each name of ``model.state_names``. A tensor goes on where it has the
+            shape that ``x`` asks for; a number is the value of every neuron; None leaves the start to the model. A
+            potential, the first, of another shape starts all states afresh; another state of another shape only itself.
+        firing: gives the host's :class:`Firing`. Asked only where the model's ``init_states`` is.
+
+    Returns:
+        the states, on ``x``'s device and in the state dtype. Reset states stay one number expanded to its shape, which
+        a kernel need not read neuron by neuron; not to be written to in place.
+
+    Raises:
+        ValueError: the model's ``init_states`` and ``state_shapes`` disagree.
+
+    Example::
+
+        >>> import torch
+        >>> from snn_dendrite_plugin import Firing
+        >>> from snn_dendrite_plugin.neurons.dendsn import DendSN
+        >>> v, v_dend = states_for(DendSN(branches=3), torch.rand(2, 5), (0.0, None), Firing)
+        >>> v.shape, v_dend.shape, v.stride()
+        (torch.Size([2, 5]), torch.Size([2, 5, 3]), (0, 0))
+    """
+    shapes = [tuple(shape) for shape in model.state_shapes(x.shape)]
+    shapes += shapes[:1] * (len(held) - len(shapes))  # fired
+    dtype = state_dtype(x.dtype)
+    afresh = isinstance(held[0], Tensor) and tuple(held[0].shape) != shapes[0]
+    fresh: States | None = None
+    states = []
+    for i, (state, shape) in enumerate(zip(held, shapes, strict=True)):
+        if isinstance(state, Tensor) and not afresh and tuple(state.shape) == shape:
+            states.append(state.to(x.device, dtype))
+        elif isinstance(state, (int, float)):
+            states.append(x.new_full((), state, dtype=dtype).expand(shape))
+        else:
+            fresh = _reset_states(model, x, firing(), shapes) if fresh is None else fresh
+            states.append(fresh[i])
+    return tuple(states)
+
+
+def _reset_states(model: NeuronModel, x: Tensor, firing: Firing, shapes: Sequence[tuple[int, ...]]) -> States:
+    fresh = model.init_states(x, firing)
+    if [tuple(state.shape) for state in fresh] != list(shapes):
+        name = type(model).__name__
+        raise ValueError(f"{name}.init_states and {name}.state_shapes disagree for x {tuple(x.shape)}")
+    return fresh
+
+
+def say_slow(node: str, what: str) -> None:
+    """One log line per reason, on the path that is taken where the fused one cannot express something."""
+    if what not in _said:
+        _said.add(what)
+        log.warning("%s with %s runs step by step on the reference path: correct, but slower", node, what)
+
+
+def read_decay(model: nn.Module) -> Tensor:
+    """The decay per step of a model that takes ``beta``: one value, or one per channel; its ``decay``, or its ``beta``.
+
+    Carries a gradient where it is learned.
+    """
+    return model.decay if hasattr(type(model), "decay") else torch.as_tensor(model.beta)
+
+
+def write_decay(model: nn.Module, value: float | Tensor) -> None:
+    """Set the decay per step in place, one value or one per channel: by the model's ``set_decay``, or its ``beta``.
+
+    Raises:
+        ValueError: the model has neither, or the value does not fit.
+    """
+    if hasattr(model, "set_decay"):
+        model.set_decay(value)
+    elif isinstance(getattr(model, "beta", None), Tensor):
+        with torch.no_grad():
+            model.beta.copy_(torch.as_tensor(value))
+    elif hasattr(model, "beta"):
+        model.beta = float(value)
+    else:
+        raise ValueError(f"{type(model).__name__} has neither beta nor set_decay, so its decay cannot be set")
+
+
 def learned_decay(model: nn.Module, before: Tensor) -> Tensor | None:
     """The decay per step that ``model`` learned, shaped like the original's ``before``; None if that is what it is.
 
@@ -143,7 +246,14 @@ def learned_decay(model: nn.Module, before: Tensor) -> Tensor | None:
 
 
 def accepts(model_class: type, name: str) -> bool:
-    """Whether a model's constructor has the argument ``name``."""
+    """Whether a model's constructor takes the argument ``name``.
+
+    Of the names of ``neurons.base.HOST_ARGUMENTS``, which hosts and conversion fill in, a model may declare by
+    ``from_host`` which it means; the others are then its own business, whatever they are called.
+    """
+    declared = getattr(model_class, "from_host", None)
+    if declared is not None and name in HOST_ARGUMENTS:
+        return name in declared
     return name in inspect.signature(model_class.__init__).parameters
 
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import inspect
-import logging
 import weakref
 from collections.abc import Callable, Iterator
 from typing import Any
@@ -12,15 +11,12 @@ import torch
 from snntorch import SpikingNeuron
 from torch import Tensor, nn
 
-from ...kernels.soma_dendrite.contract import state_dtype
 from ...kernels.surrogates import Surrogate
 from ...neurons.base import Firing, NeuronModel, States
-from ..base import accepts
+from ..base import accepts, read_decay, say_slow, states_for, write_decay
 from .surrogates import DEFAULT_SPIKE_GRAD, TableSpike, read_surrogate
 
 __all__ = ["Shell", "forget", "live"]
-
-log = logging.getLogger("snn_dendrite_plugin")
 
 RESETS = {"subtract": "soft", "zero": "hard", "none": "none"}
 # What the host decides: name -> default, in the order in which Leaky takes it by position; the last by keyword only.
@@ -43,7 +39,6 @@ HOST = {
 KEYWORD_ONLY = ("fire_once", "carry_states")
 HIDDEN = ("decay_input",)  # snnTorch never scales a neuron's input
 _LIVE: weakref.WeakSet[Shell] = weakref.WeakSet()
-_said: set[str] = set()
 
 
 def live(cls: type) -> Iterator[Shell]:
@@ -57,13 +52,6 @@ def forget(module: nn.Module) -> None:
         instances = vars(holder).get("instances")
         if isinstance(instances, list):
             instances[:] = [item for item in instances if item is not module]
-
-
-def say_slow(node: str, what: str) -> None:
-    """One log line per reason, on the path that is taken where the fused one cannot express something."""
-    if what not in _said:
-        _said.add(what)
-        log.warning("%s with %s runs step by step on the reference path: correct, but slower", node, what)
 
 
 def _floating(value: Any) -> Tensor:
@@ -242,26 +230,10 @@ class Shell(SpikingNeuron):
             self.register_buffer(state, torch.zeros(0), persistent=False)
 
     def _states(self, x: Tensor, mem: Tensor | None, firing: Firing) -> States:
-        """The states for a step input ``x [N, C, *]``; reset ones where there are none of its shape and device."""
-        given = mem is not None
-        if given:
+        """The states for a step input ``x [N, C, *]``; reset ones where there are none of its shape."""
+        if mem is not None:
             self.mem = mem
-        dtype = state_dtype(x.dtype)
-        held = [getattr(self, name) for name in self._state_names]
-        shapes = self.model.state_shapes(x.shape)
-        shapes = (*shapes, shapes[0]) if len(held) > len(shapes) else shapes
-        fits = [
-            tuple(state.shape) == tuple(shape) and (state.device == x.device or (given and i == 0))
-            for i, (state, shape) in enumerate(zip(held, shapes, strict=True))
-        ]
-        if all(fits):
-            return tuple(state.to(dtype) for state in held)
-        fresh = self.model.init_states(x, firing)
-        if [tuple(state.shape) for state in fresh] != [tuple(shape) for shape in shapes]:
-            model = type(self.model).__name__
-            raise ValueError(f"{model}.init_states and {model}.state_shapes disagree for x {tuple(x.shape)}")
-        # A potential that does not fit starts everything afresh; one that fits only what does not.
-        return tuple(old.to(dtype) if fits[0] and fit else new for old, new, fit in zip(held, fresh, fits, strict=True))
+        return states_for(self.model, x, [getattr(self, name) for name in self._state_names], lambda: firing)
 
     def _store(self, states: States) -> None:
         for name, state in zip(self._state_names, states, strict=True):
@@ -362,20 +334,9 @@ def _forgive_missing(module: Shell, incompatible: Any) -> None:
 
 def get_beta(neuron: Shell) -> Tensor:
     """Decay of the membrane potential per step: one value, or one per channel; with a gradient where it is learned."""
-    model = neuron.model
-    value = model.decay if hasattr(type(model), "decay") else torch.as_tensor(model.beta)
-    return value.to(neuron.threshold.dtype)
+    return read_decay(neuron.model).to(neuron.threshold.dtype)
 
 
 def set_beta(neuron: Shell, value: float | Tensor) -> None:
     """Set the decay of the membrane potential in place, one value or one per channel."""
-    model = neuron.model
-    if hasattr(model, "set_decay"):
-        model.set_decay(value)
-    elif isinstance(getattr(model, "beta", None), Tensor):
-        with torch.no_grad():
-            model.beta.copy_(torch.as_tensor(value))
-    elif hasattr(model, "beta"):
-        model.beta = float(value)
-    else:
-        raise ValueError(f"{type(model).__name__} has neither beta nor set_decay, so its decay cannot be set")
+    write_decay(neuron.model, value)

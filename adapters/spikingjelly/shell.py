@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import inspect
-import logging
 import math
 from collections.abc import Callable
 from typing import Any
@@ -12,17 +11,13 @@ import torch
 from spikingjelly.activation_based import surrogate
 from torch import Tensor, nn
 
-from ...kernels.soma_dendrite.contract import state_dtype
 from ...neurons.base import Firing, NeuronModel
-from ..base import accepts, merged_signature, split_arguments
+from ..base import accepts, merged_signature, read_decay, say_slow, split_arguments, states_for, write_decay
 from . import new_node
 from .compat import HOST_OPTIONS, NodeBase
 from .surrogates import read_surrogate
 
 __all__ = ["PluginNode", "node_class"]
-
-log = logging.getLogger("snn_dendrite_plugin")
-_said: set[type] = set()
 
 
 class PluginNode(NodeBase):
@@ -47,12 +42,21 @@ class PluginNode(NodeBase):
         name, model_class = type(self).__name__, self.model_class
         versions = {p.name: model_options.pop(p.name) for p in HOST_OPTIONS if p.name in model_options}
         options = split_arguments(model_class, model_options, _HOST_SIGNATURE.parameters, name)
-        leaky = accepts(model_class, "beta")
-        if leaky:
+        if surrogate_function is not None and not callable(surrogate_function):
+            raise TypeError(
+                f"surrogate_function is {surrogate_function!r}; it must be a function of v - v_threshold, such as "
+                f"surrogate.ATan()"
+            )
+        given = {"beta", "rest", "theta"} & set(options)
+        if accepts(model_class, "beta"):
             options.setdefault("beta", 1 - 1 / _number("tau", tau, above=1.0))
             if accepts(model_class, "decay_input"):
                 auto = inspect.signature(model_class.__init__).parameters["decay_input"].default
-                options["decay_input"] = (True if auto is False else auto) if decay_input is None else bool(decay_input)
+                if (
+                    decay_input is None
+                ):  # LIFNode's default is True; only a model that decides by itself (None) is asked
+                    decay_input = True if auto is False else auto
+                options["decay_input"] = None if decay_input is None else bool(decay_input)
             if accepts(model_class, "rest"):
                 options.setdefault("rest", 0.0 if v_reset is None else _number("v_reset", v_reset))
         super().__init__(
@@ -72,23 +76,75 @@ class PluginNode(NodeBase):
                 self.register_buffer("v_threshold", v_threshold)
         self.fire_once = bool(fire_once)
         self.model = model_class(*model_arguments, **options)
-        self.tau = tau if leaky else None
+        self._tau = tau if "beta" not in given else None
+        self._rests_at_reset = accepts(model_class, "rest") and not given & {"rest", "theta"}
         for state in self.model.state_names(self.firing())[1:]:  # the first is BaseNode's own v
             self.register_memory(state, float(self.model.states.get(state, 0.0)))
-        if type(self.model).init_states is not NeuronModel.init_states:  # v_reset is not where this model starts
+        self._asks_model = type(self.model).init_states is not NeuronModel.init_states
+        if self._asks_model or v_reset is None:  # v_reset is not where it starts
             self.v = float(next(iter(self.model.states.values())))
             self.set_reset_value("v", self.v)
+
+    # -- LIFNode's attributes that belong to the model -------------------------------------------------------------
+
+    @property
+    def tau(self) -> float | Tensor | None:
+        """Time constant of the soma in steps, 1 / (1 - decay): one number, or one per channel; None without a decay.
+
+        Setting it sets the model's decay.
+        """
+        if not accepts(self.model_class, "beta"):
+            return None
+        decay = read_decay(self.model).detach()
+        if decay.numel() > 1:
+            return 1 / (1 - decay)
+        value = decay.item()
+        if self._tau is not None and abs(1 - 1 / self._tau - value) <= 1e-6:  # as given, not by way of the decay
+            return self._tau
+        return math.inf if value == 1 else 1 / (1 - value)
+
+    @tau.setter
+    def tau(self, value: float) -> None:
+        if not accepts(self.model_class, "beta"):
+            raise AttributeError(f"{type(self).__name__} has no tau: its model takes no decay")
+        write_decay(self.model, 1 - 1 / _number("tau", value, above=1.0))
+        self._tau = value
+
+    @property
+    def v_reset(self) -> float | None:
+        """Potential after a spike, and the one the soma leaks to; None for the soft reset. Setting it sets both."""
+        return self._v_reset
+
+    @v_reset.setter
+    def v_reset(self, value: float | None) -> None:
+        value = None if value is None else _number("v_reset", value)
+        if "model" in self._modules and self._rests_at_reset:
+            self._call("set_rest", "v_reset", 0.0 if value is None else value)
+        self._v_reset = value
+
+    @property
+    def decay_input(self) -> bool:
+        """Whether the input is scaled by 1 / tau."""
+        return self.model.decay_input
+
+    @decay_input.setter
+    def decay_input(self, value: bool) -> None:
+        self._call("set_decay_input", "decay_input", bool(value))
+
+    def _call(self, method: str, what: str, value: Any) -> None:
+        if not hasattr(self.model, method):
+            name = type(self.model).__name__
+            raise AttributeError(f"{what} of {type(self).__name__} cannot be set: {name} has no {method}(value)")
+        getattr(self.model, method)(value)
 
     # -- firing ----------------------------------------------------------------------------------------------------
 
     def firing(self) -> Firing:
         """Threshold, reset and surrogate of this node, read anew at every call: all of them may be changed in place."""
         known = read_surrogate(self.surrogate_function)
-        if known is None and not torch.compiler.is_compiling() and type(self.surrogate_function) not in _said:
-            _said.add(type(self.surrogate_function))
-            log.info(
-                "%s is not in the surrogate table: the reference path runs it", type(self.surrogate_function).__name__
-            )
+        if known is None and not torch.compiler.is_compiling():
+            what = f"the surrogate {type(self.surrogate_function).__name__}, which is not in the surrogate table,"
+            say_slow(type(self).__name__, what)
         return Firing(
             threshold=self.v_threshold,
             reset="soft" if self.v_reset is None else "hard",
@@ -103,7 +159,7 @@ class PluginNode(NodeBase):
     # -- the host's functional contract ----------------------------------------------------------------------------
 
     def materialize_states(self, inputs: tuple[Any, ...], states: tuple[Any, ...], step_mode: str) -> tuple[Any, ...]:
-        """Every state as a tensor in the state dtype; one of another shape (a new batch size) starts from reset."""
+        """Every state as a tensor in the state dtype, by :func:`~snn_dendrite_plugin.adapters.base.states_for`."""
         x = inputs[0]
         if not isinstance(x, Tensor) or not x.is_floating_point():
             found = x.dtype if isinstance(x, Tensor) else type(x).__name__
@@ -114,22 +170,10 @@ class PluginNode(NodeBase):
                     f"{type(self).__name__} got an empty sequence, x_seq {tuple(x.shape)}; it needs T >= 1"
                 )
             x = x[0]
-        firing = self.firing()
-        fresh = None
-        ready = []
-        shapes = self.model.state_shapes(x.shape)
-        shapes = (*shapes, shapes[0]) if len(states) > len(shapes) else shapes  # fired
-        dtype = state_dtype(x.dtype)
-        for i, (state, shape) in enumerate(zip(states, shapes, strict=True)):
-            if isinstance(state, Tensor) and tuple(state.shape) == tuple(shape):
-                ready.append(state.to(device=x.device, dtype=dtype))
-                continue
-            if isinstance(state, (int, float)):
-                ready.append(torch.full(tuple(shape), float(state), dtype=dtype, device=x.device))
-                continue
-            fresh = self.model.init_states(x, firing) if fresh is None else fresh
-            ready.append(fresh[i])
-        return tuple(ready)
+        if self._asks_model:
+            resets = (self._memories_rv[name] for name in self._memories)
+            states = tuple(None if _same(state, reset) else state for state, reset in zip(states, resets, strict=True))
+        return states_for(self.model, x, states, self.firing)
 
     def single_step_functional_forward(self, inputs, states, **kwargs):
         spikes, states = self.model.advance(inputs[0], states, self.firing())
@@ -159,7 +203,8 @@ class PluginNode(NodeBase):
 
     def extra_repr(self) -> str:
         once = ", fire_once=True" if self.fire_once else ""
-        return super().extra_repr() + (f", tau={self.tau}" if self.tau is not None else "") + once
+        tau = "" if self.tau is None else f", tau={self.tau}"
+        return super().extra_repr() + tau + once
 
     def __reduce__(self):
         # A class resolved by name through the adapter, so that a fresh process can unpickle it.
@@ -181,6 +226,10 @@ def _number(name: str, value: Any, above: float | None = None) -> float:
     if above is not None and not value > above:
         raise ValueError(f"{name} is {value!r}; it must be greater than {above}")
     return float(value)
+
+
+def _same(state: Any, reset: float) -> bool:
+    return isinstance(state, (int, float)) and state == reset
 
 
 def node_class(name: str, model_class: type[NeuronModel]) -> type[PluginNode]:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from typing import Any
 
 import torch
@@ -11,9 +11,20 @@ from torch import Tensor, nn
 from ..kernels.soma_dendrite.contract import state_dtype
 from .firing import DEFAULT_FIRING, Firing, FiringStep
 
-__all__ = ["DEFAULT_FIRING", "Firing", "FiringStep", "NeuronModel", "States"]
+__all__ = ["DEFAULT_FIRING", "HOST_ARGUMENTS", "Firing", "FiringStep", "NeuronModel", "States"]
 
 States = tuple[Tensor, ...]
+
+# Arguments of a model's constructor that hosts and conversion fill in, where it has them: name -> meaning.
+HOST_ARGUMENTS: Mapping[str, str] = {
+    "beta": "decay of the potential per step: tau in SpikingJelly (1 - 1 / tau), the first argument in snnTorch",
+    "learn_beta": "whether that is learned: snnTorch's learn_beta; conversion of a neuron with a learned decay",
+    "decay_input": "whether the input is scaled by 1 - beta: SpikingJelly's decay_input; False in snnTorch",
+    "rest": "potential that the soma leaks to: SpikingJelly's v_reset",
+    "channels": "how many channels have parameters of their own: conversion, where it reads them off a network",
+    "branches": "number of branches: conversion with a wiring that gives each its own inputs",
+    "wiring": "`shared` or `fold`: the same",
+}
 
 
 class NeuronModel(nn.Module):
@@ -34,6 +45,10 @@ class NeuronModel(nn.Module):
 
     Attributes:
         states: state names and their reset values, membrane potential of the soma first.
+        from_host: names of the constructor's arguments, out of :data:`HOST_ARGUMENTS`, that hosts and conversion fill
+            in. None, the default: all that it has. A model whose ``beta`` is no decay says which are meant, ``()`` for
+            none. One that takes ``beta`` as a decay keeps it as its attribute ``beta``, or has a property ``decay`` and
+            a method ``set_decay(value)``; hosts' ``node.tau`` and ``node.beta`` read and write it there.
 
     Example::
 
@@ -50,6 +65,7 @@ class NeuronModel(nn.Module):
     """
 
     states: Mapping[str, float] = {"v": 0.0}
+    from_host: Collection[str] | None = None
     watched: str | None = None  # the layer's name while check_finite is on
 
     def state_names(self, firing: Firing) -> tuple[str, ...]:

@@ -166,6 +166,22 @@ class SomaDendriteModel(NeuronModel):
         if self.decay_input and learned == "theta":
             self._scale_input(column)
 
+    @torch.no_grad()
+    def set_rest(self, rest: float) -> None:
+        """Set the potential that the soma leaks to, in place: theta_0 = (1 - decay) rest."""
+        self.rest = float(rest)
+        if "theta" in self._templates:
+            row = self._templates["theta"]
+            self._templates["theta"] = ((1 - row[1]) * self.rest, *row[1:])
+        elif "beta_logit" not in (*self._templates, *self._parameters):
+            self.theta[:, 0] = (1 - self.theta[:, 1]) * self.rest
+
+    def set_decay_input(self, decay_input: bool) -> None:
+        """Scale the input by 1 - decay, or not, from now on."""
+        self.decay_input = bool(decay_input)
+        if "beta_logit" not in (*self._templates, *self._parameters):
+            self._scale_input(self.decay.detach())
+
     def _scale_input(self, beta: Values) -> None:
         """Set rho, ``1 - beta`` where the input decays too: a number, or a table where it differs between channels."""
         column = decay_column(beta)

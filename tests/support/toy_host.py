@@ -10,7 +10,7 @@ import torch
 from torch import nn
 
 from snn_dendrite_plugin import Firing, hookimpl
-from snn_dendrite_plugin.adapters.base import HostAdapter, accepts, split_arguments
+from snn_dendrite_plugin.adapters.base import HostAdapter, accepts, split_arguments, states_for
 
 
 class Point(nn.Module):
@@ -76,7 +76,8 @@ class ToyNode(nn.Module):
 
     def forward(self, x_seq):
         firing = Firing(threshold=self.threshold, reset="soft")
-        states = self.model.init_states(x_seq[0], firing) if self.memory is None else self.memory
+        held = self.memory or [None] * len(self.model.state_names(firing))
+        states = states_for(self.model, x_seq[0], held, lambda: firing)
         spikes, self.memory = self.model.sequence(x_seq, states, firing)
         return spikes
 

@@ -233,9 +233,9 @@ def test_inhibition_needs_a_dense_layer():
 
 
 def test_slow_paths_are_said_once(caplog, monkeypatch):
-    from snn_dendrite_plugin.adapters.snntorch import shell
+    from snn_dendrite_plugin.adapters import base
 
-    monkeypatch.setattr(shell, "_said", set())
+    monkeypatch.setattr(base, "_said", set())
     for _ in range(2):
         snn.LNM(0.5, state_quant=quant.state_quant(num_bits=2))
         snn.LNM(0.5, spike_grad=surrogate.SSO())
