@@ -6,6 +6,7 @@ maps ``x [T, N, Cx, *]`` to spikes and starts from reset states.
 
 from __future__ import annotations
 
+import functools
 import math
 from collections.abc import Callable
 
@@ -18,6 +19,7 @@ from ..kernels.soma_dendrite.contract import dimensions
 from ..kernels.soma_dendrite.reference import run
 from ..kernels.surrogates import Surrogate, spike
 from ..neurons.base import Firing, NeuronModel
+from ..neurons.core import SomaDendriteModel
 from ..neurons.dendsn import DendSN
 from ..neurons.lnm import LNM
 
@@ -31,24 +33,35 @@ __all__ = [
     "loop",
     "leaky_snntorch",
     "matrix_form",
+    "node_name",
+    "node_spikingjelly",
+    "parallel_snntorch",
 ]
 
 Contestant = Callable[[Tensor], Tensor]
 FIRING = Firing(reset="hard", detach=True, surrogate=Surrogate("atan", 2.0))
-MODELS: dict[str, Callable[[], NeuronModel]] = {
-    "DendSN fold": lambda: DendSN(branches=4, wiring="fold", strength="softmax", alpha=0.5, direct=0),
-    "DendSN shared": lambda: DendSN(branches=4, strength_init=0.1),
-    "LNM": lambda: LNM(degree=3),
-    "LIF": lambda: LNM(degree=1, learn_theta=False),
+_MADE: dict[str, tuple[type[DendSN] | type[LNM], dict[str, object]]] = {
+    "DendSN fold": (DendSN, {"branches": 4, "wiring": "fold", "strength": "softmax", "alpha": 0.5, "direct": 0}),
+    "DendSN shared": (DendSN, {"branches": 4, "strength_init": 0.1}),
+    "LNM": (LNM, {"degree": 3, "decay_input": False}),
+    "LIF": (LNM, {"degree": 1, "learn_theta": False, "decay_input": False}),
+}
+MODELS: dict[str, Callable[[], DendSN | LNM]] = {
+    name: functools.partial(model_class, **options) for name, (model_class, options) in _MADE.items()
 }
 
 
+def node_name(name: str) -> str:
+    """The class in SpikingJelly's namespace of the model that :data:`MODELS` calls ``name``."""
+    return _MADE[name][0].__name__
+
+
 def fused(model: NeuronModel) -> Contestant:
-    """Ours: the registered op with whatever provider is chosen."""
+    """Ours without a host: the registered op with whatever provider is chosen."""
     return lambda x: model.run(x, firing=FIRING)[0]
 
 
-def core_call(model: NeuronModel, x: Tensor) -> tuple[Inputs, Settings]:
+def core_call(model: SomaDendriteModel, x: Tensor) -> tuple[Inputs, Settings]:
     """The core's inputs and settings of a DendSN or LNM on ``x``, for contestants that do not go through the op."""
     dtype = torch.promote_types(x.dtype, torch.float32)
     states = model.init_states(x[0], FIRING)
@@ -58,12 +71,12 @@ def core_call(model: NeuronModel, x: Tensor) -> tuple[Inputs, Settings]:
     return Inputs(x, states[0], v, None, threshold=threshold, **model._soma_inputs(dtype)), settings
 
 
-def loop(model: NeuronModel) -> Contestant:
+def loop(model: SomaDendriteModel) -> Contestant:
     """The plain torch loop over time, differentiated by autograd."""
     return lambda x: run(*core_call(model, x)).spikes
 
 
-def compiled_loop(model: NeuronModel) -> Contestant:
+def compiled_loop(model: SomaDendriteModel) -> Contestant:
     """``torch.compile`` of the plain loop (compiled anew for every T)."""
     return torch.compile(loop(model))
 
@@ -126,12 +139,26 @@ def leaky_snntorch() -> Contestant:
     return forward
 
 
-def parallel_snntorch() -> Contestant:
-    """Our whole-sequence snnTorch class."""
+def node_spikingjelly(name: str, device: torch.device | str = "cpu") -> Contestant:
+    """Ours as users of SpikingJelly call it: the node of the model that :data:`MODELS` calls ``name``, and its reset."""
+    from spikingjelly.activation_based import functional, neuron, surrogate
+
+    node = getattr(neuron, node_name(name))(
+        surrogate_function=surrogate.ATan(), detach_reset=True, step_mode="m", **_MADE[name][1]
+    ).to(device)
+
+    def forward(x: Tensor) -> Tensor:
+        functional.reset_net(node)
+        return node(x)
+
+    return forward
+
+
+def parallel_snntorch(device: torch.device | str = "cpu") -> Contestant:
+    """Ours as users of snnTorch call it: the whole-sequence class, which starts from reset states at every call."""
     import snntorch
 
-    node = snntorch.DendriticParallel(beta=0.5, branches=4, reset_mechanism="zero")
-    return lambda x: node(x)
+    return snntorch.DendriticParallel(beta=0.5, branches=4, reset_mechanism="zero").to(device)
 
 
 def flexsn_lnm(theta: Tensor) -> Contestant:

@@ -60,7 +60,7 @@ class Result:
     held: float
 
 
-# CPU sizes: the issue's own tensor (2.1 M values) at several T, a dense layer, and one small enough to be launch-bound.
+# CPU sizes: a convolutional layer's tensor (2.1 M values) at several T, a dense layer, and one small enough to be launch-bound.
 CASES = {
     "targets": [
         Case("DendSN fold", (8, 16, 64, 256)),
@@ -118,20 +118,25 @@ def _forced(name: str, contestant: baselines.Contestant) -> baselines.Contestant
 
 
 def contestants(case: Case, device: torch.device, compile_too: bool) -> dict[str, baselines.Contestant]:
-    """Everyone who can run a case on this machine, ours first; an absent host is left out and said in the log."""
+    """Everyone who can run a case on this machine, ours first; an absent host is left out and said in the log.
+
+    ``op and kernel`` calls the model without a host, once for each provider; the rows named like a class of a host are
+    what its users call, with the reset, and run on the provider that is chosen there.
+    """
     torch.manual_seed(0)
     model = baselines.MODELS[case.model]().to(device)
     runs: dict[str, baselines.Contestant] = {}
     for name in _providers(case.model, device, case.dtype):
         if name == "triton" and device.type == "cpu":
             continue  # the interpreter is for tests
-        runs[f"ours ({name})"] = _forced(name, baselines.fused(model))
+        runs[f"ours, op and kernel ({name})"] = _forced(name, baselines.fused(model))
     optional: list[tuple[str, Callable[[], baselines.Contestant]]] = [
+        (f"ours, neuron.{baselines.node_name(case.model)}", lambda: baselines.node_spikingjelly(case.model, device)),
         ("SpikingJelly LIFNode", baselines.lif_spikingjelly),
         ("snnTorch Leaky loop", baselines.leaky_snntorch),
     ]
     if case.model == "DendSN shared" and len(case.shape) == 3:
-        optional.insert(0, ("ours (snn.DendriticParallel)", baselines.parallel_snntorch))
+        optional.insert(0, ("ours, snn.DendriticParallel", lambda: baselines.parallel_snntorch(device)))
     if case.model == "LNM" and device.type == "cuda":
         optional.append(("SpikingJelly FlexSN", lambda: baselines.flexsn_lnm(model.theta)))
     for name, build in optional:

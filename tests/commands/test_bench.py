@@ -1,6 +1,7 @@
 """The benchmark's contestants compute what they should, and the benchmark runs and reports."""
 
 import csv
+import importlib.util
 
 import pytest
 import torch
@@ -24,6 +25,18 @@ def test_loop_equals_ours(model):
     assert a.sum() > 0
     assert torch.equal(a, b)
     torch.testing.assert_close(ga, gb)
+
+
+@pytest.mark.parametrize("model", ["DendSN fold", "DendSN shared", "LNM", "LIF"])
+def test_the_hosts_node_is_the_same_model_and_is_reset_in_the_timed_call(model):
+    pytest.importorskip("spikingjelly")
+    neuron, node = baselines.MODELS[model]().double(), baselines.node_spikingjelly(model)
+    a, ga = gradient(baselines.fused(neuron))
+    for _ in range(2):
+        b, gb = gradient(node)
+        assert a.sum() > 0
+        assert torch.equal(a, b)
+        torch.testing.assert_close(ga, gb)
 
 
 def test_matrix_form_equals_ours():
@@ -58,13 +71,17 @@ def test_bench_runs_reports_and_writes(tmp_path, monkeypatch):
     monkeypatch.setitem(bench.CASES, "tiny", [case, bench.Case("DendSN shared", (3, 2, 8))])
     results = bench.bench("tiny", rounds=6)
     names = {r.contestant for r in results if r.case == case}
-    assert {"copy", "ours (torch)", "plain torch loop", "T x T matrix form"} <= names
+    assert {"copy", "ours, op and kernel (torch)", "plain torch loop", "T x T matrix form"} <= names
+    if importlib.util.find_spec("spikingjelly"):
+        assert {"ours, neuron.DendSN", "SpikingJelly LIFNode"} <= names
+    if importlib.util.find_spec("snntorch"):
+        assert "ours, snn.DendriticParallel" in {r.contestant for r in results}
     assert all(0 < r.low <= r.median <= r.high for r in results)
-    ours = next(r for r in results if r.contestant == "ours (torch)" and r.mode == "forward+backward")
+    ours = next(r for r in results if r.contestant == "ours, op and kernel (torch)" and r.mode == "forward+backward")
     looped = next(r for r in results if r.contestant == "plain torch loop" and r.mode == "forward+backward")
     assert ours.held < looped.held  # only the inputs are kept
     text = bench.table(results)
-    assert "ours (torch)" in text
+    assert "ours, op and kernel (torch)" in text
     assert "DendSN fold [3, 2, 8, 4] float32" in text
     path = tmp_path / "bench.csv"
     bench.write_csv(results, path, torch.device("cpu"))
@@ -97,7 +114,7 @@ def test_command_prints_the_environment_and_the_table(tmp_path, monkeypatch):
     assert "LNM [2, 2, 4] float32, forward+backward" in done.output
     assert path.exists()
     alone = CliRunner().invoke(app, ["bench", "--preset", "tiny", "--rounds", "5", "--alone"])
-    assert "ours (torch)" in alone.output
+    assert "ours, op and kernel (torch)" in alone.output
     assert CliRunner().invoke(app, ["bench", "--preset", "huge"]).exit_code == 2
 
 
