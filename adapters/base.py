@@ -12,7 +12,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from ..kernels.soma_dendrite.contract import state_dtype
+from ..kernels.dtypes import state_dtype
 from ..neurons.base import HOST_ARGUMENTS, Firing, NeuronModel, States
 
 __all__ = [

@@ -1,74 +1,120 @@
 """Which provider runs an op, and why.
 
-Automatic choice takes the registered provider of highest priority that can run the call and says so once in the log
-(logger ``snn_dendrite_plugin``). An explicit choice, by :func:`use_provider` or the environment variable
-``SNN_DENDRITE_PROVIDER``, either runs or raises.
+Automatic choice takes the provider of highest priority that can run the call and says so once in the log (logger
+``snn_dendrite_plugin``). An explicit choice, by :func:`use_provider` or the environment variable
+``SNN_DENDRITE_PROVIDER``, either runs or raises. The providers are the built-in ones, until somebody who knows more
+hands down a list by :func:`choose_from`, as the plugins' registry does.
 """
 
 from __future__ import annotations
 
 import contextlib
-import functools
-import importlib
 import logging
 import os
-from collections.abc import Iterator
-from typing import Any
+import threading
+from collections.abc import Callable, Iterator, Sequence
+from typing import TYPE_CHECKING, Any
 
-import torch
+from .specs import BUILTIN, OPS, ProviderSpec
 
-__all__ = ["ENVIRONMENT_VARIABLE", "ProviderError", "choose", "explain", "forced", "load", "use_provider"]
+if TYPE_CHECKING:  # the registry imports this module, and must not load torch
+    import torch
+
+    from .contract import Provider
+
+__all__ = [
+    "ENVIRONMENT_VARIABLE",
+    "ProviderError",
+    "acting_for",
+    "choose",
+    "choose_from",
+    "explain",
+    "forced",
+    "forget",
+    "idle_on",
+    "use_provider",
+]
 
 ENVIRONMENT_VARIABLE = "SNN_DENDRITE_PROVIDER"
 log = logging.getLogger("snn_dendrite_plugin")
-
-# A plain module variable, not a context variable: backward runs on autograd's own threads and must see it too.
-_forced: list[str] = []
-_said: set[tuple[Any, ...]] = set()
-_chosen: dict[tuple[Any, ...], Any] = {}  # choices made so far: asking every provider costs more than a small layer
 
 
 class ProviderError(RuntimeError):
     """An explicitly chosen provider is unknown or cannot run the call."""
 
 
-@functools.cache
-def _resolve(target: str) -> Any:
-    module, _, attribute = target.partition(":")
-    return getattr(importlib.import_module(module), attribute)
+# -- where providers come from -------------------------------------------------------------------------------------
 
 
-@functools.cache
-def _failure(target: str) -> str | None:
-    """Why a target cannot be loaded, or None. Kept, as trying a failed import again would slow down every call."""
-    try:
-        _resolve(target)
-    except (Exception, SystemExit) as error:  # an absent or broken package must not cost the run
-        return f"cannot be loaded: {type(error).__name__}: {error}"
-    return None
+def _builtin(op: str) -> list[ProviderSpec]:
+    return [spec for spec in BUILTIN if spec.op == op]
 
 
-def load(spec: Any) -> Any:
-    """The provider object of a ``ProviderSpec``; loading one that is absent raises what its import raises."""
-    return _resolve(spec.target) if isinstance(spec.target, str) else spec.target
+_specs: Callable[[str], Sequence[ProviderSpec]] = _builtin
+_broken: dict[tuple[str, str], str] = {}  # (op, name) -> why it cannot be loaded: a failed import is slow to repeat
+_chosen: dict[tuple[Any, ...], Provider] = {}  # asking every provider costs more than a small layer
+_said: set[tuple[str, str, str]] = set()
 
 
-def _specs(op: str) -> list[Any]:
-    from ..plugins import providers
+def choose_from(specs: Callable[[str], Sequence[ProviderSpec]] | None) -> None:
+    """Take the providers of an op from ``specs(op)``, best first; None: the built-in ones."""
+    global _specs
+    _specs = specs or _builtin
+    forget()
 
-    return sorted(providers(op), key=lambda spec: -spec.priority)
+
+def forget() -> None:
+    """Choose anew from now on: a provider came or went."""
+    _chosen.clear()
+    _broken.clear()
+
+
+# -- the explicit choice -------------------------------------------------------------------------------------------
+
+# Of every thread inside a `use_provider`, the names from the outermost to the innermost. No context variable and no
+# thread-local: autograd runs backward passes on threads of its own, which look up the entry of another (acting_for).
+_forced: dict[int, tuple[str, ...]] = {}
 
 
 def forced() -> str | None:
-    """The explicitly chosen provider's name: of the innermost :func:`use_provider`, else of the environment."""
-    return _forced[-1] if _forced else os.environ.get(ENVIRONMENT_VARIABLE) or None
+    """Name of the explicitly chosen provider: by this thread's innermost :func:`use_provider`, else the environment."""
+    name = None
+    if _forced:
+        names = _forced.get(threading.get_ident())
+        name = _common() if names is None else names[-1] if names else None
+    return name or os.environ.get(ENVIRONMENT_VARIABLE) or None
+
+
+def _common() -> str | None:
+    """For a thread of autograd's, inside the backward pass of a compiled graph, which does not say for whom it runs:
+    the choice of all threads that have one, if they agree. None on a thread of Python's, which has its own."""
+    if not isinstance(threading.current_thread(), threading._DummyThread):
+        return None
+    names = {names[-1] for names in list(_forced.values()) if names}
+    return names.pop() if len(names) == 1 else None
+
+
+@contextlib.contextmanager
+def _hold(names: tuple[str, ...]) -> Iterator[None]:
+    """This thread's explicit choice is the last of ``names``. A thread writes to its own entry alone."""
+    thread = threading.get_ident()
+    before = _forced.get(thread)
+    _forced[thread] = names
+    try:
+        yield
+    finally:
+        if before is None:
+            _forced.pop(thread, None)
+        else:
+            _forced[thread] = before
 
 
 @contextlib.contextmanager
 def use_provider(name: str) -> Iterator[None]:
     """Force the provider ``name`` ("torch", "cpu", "triton", "cupy", or a registered one) inside a ``with`` block.
 
-    Holds for forward and backward passes that run inside the block, on every thread.
+    Holds for this thread's forward passes inside the block, and for the backward passes that run while it is inside, on
+    whichever thread autograd runs them. Other threads choose for themselves.
 
     Raises:
         ProviderError: no such provider is registered; or, at the call, it cannot run the call.
@@ -83,77 +129,95 @@ def use_provider(name: str) -> Iterator[None]:
         >>> spikes.shape
         torch.Size([4, 2, 8])
     """
-    known = {spec.name for op in ("soma_dendrite", "ttfs") for spec in _specs(op)}
+    known = {spec.name for op in OPS for spec in _specs(op)}
     if name not in known:
         raise ProviderError(f"provider is {name!r}; registered providers are {', '.join(sorted(known))}")
-    _forced.append(name)
-    try:
+    with _hold((*_forced.get(threading.get_ident(), ()), name)):
         yield
-    finally:
-        _forced.pop()
 
 
-def _try(spec: Any, device: torch.device, dtype: torch.dtype, settings: Any) -> tuple[Any | None, str | None]:
-    failure = _failure(spec.target) if isinstance(spec.target, str) else None
-    if failure is not None:
-        return None, failure
-    provider = load(spec)
-    return provider, provider.why_not(device, dtype, settings)
+@contextlib.contextmanager
+def acting_for(thread: int) -> Iterator[None]:
+    """Inside, this thread has the explicit choice of ``thread``: a backward pass that of its forward pass's thread."""
+    with _hold(_forced.get(thread, ())):
+        yield
 
 
-def choose(op: str, device: torch.device, dtype: torch.dtype, settings: Any) -> Any:
-    """The provider for one call.
+# -- the choice ----------------------------------------------------------------------------------------------------
+
+
+def _try(spec: ProviderSpec, *call: Any) -> tuple[Provider | None, str | None]:
+    """The provider and why it cannot run the call."""
+    from .contract import Provider
+
+    failure = _broken.get((spec.op, spec.name))
+    if failure is None:
+        try:
+            provider = spec.load()
+            if not isinstance(provider, Provider):
+                raise TypeError(f"{provider!r} is no {Provider.__module__}.Provider; derive its class from that")
+        except (Exception, SystemExit) as error:  # an absent or broken package must not cost the run
+            failure = _broken[spec.op, spec.name] = f"cannot be loaded: {type(error).__name__}: {error}"
+        else:
+            return provider, provider.why_not(*call)
+    return None, failure
+
+
+def idle_on(provider: Provider, device_type: str) -> bool:
+    """Whether ``provider`` runs on devices of this type by explicit choice only."""
+    return provider.automatic_devices is not None and device_type not in provider.automatic_devices
+
+
+def choose(
+    op: str, device: torch.device, dtype: torch.dtype, settings: Any, steps: int = 1, degree: int = 1
+) -> Provider:
+    """The provider for one call; the arguments from ``device`` on are those of ``Provider.why_not``.
 
     Raises:
         ProviderError: the explicitly chosen provider is unknown or cannot run the call.
     """
     name = forced()
-    key = (op, device, dtype, settings, name)
+    key = (op, device, dtype, settings, steps, degree, name)
     provider = _chosen.get(key)
     if provider is None:
-        provider = _chosen[key] = _choose(op, device, dtype, settings, name)
+        provider = _chosen[key] = _choose(op, (device, dtype, settings, steps, degree), name)
     return provider
 
 
-def _choose(op: str, device: torch.device, dtype: torch.dtype, settings: Any, name: str | None) -> Any:
-    if not _chosen:
-        _watch_plugins()
-    specs = _specs(op)
+def _choose(op: str, call: tuple[Any, ...], name: str | None) -> Provider:
+    specs, device = _specs(op), call[0]
     if name is not None:
         spec = next((spec for spec in specs if spec.name == name), None)
         if spec is None:
             raise ProviderError(f"provider {name!r} is not registered for {op}: {', '.join(s.name for s in specs)} are")
-        provider, reason = _try(spec, device, dtype, settings)
-        if reason is not None:
+        provider, reason = _try(spec, *call)
+        if provider is None or reason is not None:
             raise ProviderError(f"provider {name!r} was chosen explicitly but cannot run {op} on {device}: {reason}")
         return provider
     declined = []
     for spec in specs:
-        provider, reason = _try(spec, device, dtype, settings)
-        if reason is None and device.type not in getattr(provider, "automatic_devices", (device.type,)):
+        provider, reason = _try(spec, *call)
+        if provider is not None and reason is None:
+            if not idle_on(provider, device.type):
+                _say(op, device.type, spec.name, declined)
+                return provider
             reason = f"is not chosen automatically on {device.type}"
-        if reason is None:
-            key = (op, device.type, spec.name)
-            if key not in _said:
-                _said.add(key)
-                log.info("%s on %s runs on provider %r%s", op, device.type, spec.name, _listing(declined))
-            return provider
         declined.append((spec.name, reason))
     raise ProviderError(f"no provider can run {op} on {device}{_listing(declined)}")
 
 
-@functools.cache
-def _watch_plugins() -> None:
-    """Choose anew after a plugin came or went."""
-    from .. import plugins
-
-    plugins.on_change(lambda removed: _chosen.clear())
+def _say(op: str, device: str, name: str, declined: list[tuple[str, str | None]]) -> None:
+    if (op, device, name) not in _said:
+        _said.add((op, device, name))
+        log.info("%s on %s runs on provider %r%s", op, device, name, _listing(declined))
 
 
-def _listing(declined: list[tuple[str, str]]) -> str:
+def _listing(declined: list[tuple[str, str | None]]) -> str:
     return " (" + "; ".join(f"{name}: {reason}" for name, reason in declined) + ")" if declined else ""
 
 
-def explain(op: str, device: torch.device, dtype: torch.dtype, settings: Any) -> list[tuple[str, str | None]]:
-    """``(provider name, reason it cannot run or None)`` for every registered provider, best first."""
-    return [(spec.name, _try(spec, device, dtype, settings)[1]) for spec in _specs(op)]
+def explain(
+    op: str, device: torch.device, dtype: torch.dtype, settings: Any, steps: int = 1, degree: int = 1
+) -> list[tuple[str, str | None]]:
+    """``(provider name, reason it cannot run or None)`` for every provider, best first; arguments as of ``choose``."""
+    return [(spec.name, _try(spec, device, dtype, settings, steps, degree)[1]) for spec in _specs(op)]

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 
 from .hookspecs import hookimpl
+from .kernels.specs import BUILTIN
 
 
 @hookimpl
@@ -49,10 +50,5 @@ def snn_dendrite_register_adapters(register: Callable[..., None]) -> None:
 
 @hookimpl
 def snn_dendrite_register_providers(register: Callable[..., None]) -> None:
-    kernels = "snn_dendrite_plugin.kernels"
-    for op in ("soma_dendrite", "ttfs"):
-        register(name="torch", op=op, target=f"{kernels}.{op}.reference:provider", priority=0, summary="the reference")
-        register(name="cpu", op=op, target=f"{kernels}.{op}.cpu:provider", priority=10, summary="compiled C++")
-        register(name="cupy", op=op, target=f"{kernels}.{op}.cupy:provider", priority=20, summary="CUDA through CuPy")
-        triton = f"{kernels}.{op}.triton.provider:provider"
-        register(name="triton", op=op, target=triton, priority=30, summary="Triton kernels")
+    for spec in BUILTIN:
+        register(**vars(spec))

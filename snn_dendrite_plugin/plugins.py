@@ -21,6 +21,7 @@ import pluggy
 
 from . import hookspecs
 from .guard import Guarded
+from .kernels import providers as kernel_providers
 from .specs import AdapterSpec, ModelSpec, ProviderSpec, check_op
 
 __all__ = [
@@ -364,3 +365,8 @@ def unregister_plugin(plugin: object) -> None:
     if not manager.is_registered(plugin):
         raise ValueError(f"plugin {plugin!r} is not registered")
     manager.unregister(plugin)
+
+
+# The kernels do not know the registry: it hands its providers down, and says when they may have changed.
+kernel_providers.choose_from(providers)
+on_change(lambda removed: kernel_providers.forget())

@@ -2,38 +2,13 @@
 
 from __future__ import annotations
 
-import importlib
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-OPS = ("soma_dendrite", "ttfs")
+from .kernels.specs import OPS, ProviderSpec, check_name, check_op, check_target, load
 
-
-def _check_name(what: str, name: object) -> None:
-    if not isinstance(name, str):
-        raise TypeError(f"{what} must be a string, got {name!r}")
-    if not name.isidentifier():
-        raise ValueError(f"{what} must be a Python identifier, got {name!r}")
-
-
-def _check_target(target: object) -> None:
-    if isinstance(target, str):
-        module, _, name = target.partition(":")
-        if not all(part.isidentifier() for part in (*module.split("."), *name.split("."))):
-            raise ValueError(f"target must read 'package.module:Object', got {target!r}")
-    elif target is None:
-        raise TypeError("target must be 'package.module:Object' or the object itself, got None")
-
-
-def _load(target: Any) -> Any:
-    if not isinstance(target, str):
-        return target
-    module, _, names = target.partition(":")
-    found: Any = importlib.import_module(module)
-    for name in names.split("."):
-        found = getattr(found, name)
-    return found
+__all__ = ["OPS", "AdapterSpec", "ModelSpec", "ProviderSpec", "check_op"]
 
 
 @dataclass(frozen=True)
@@ -63,19 +38,19 @@ class ModelSpec:
     distribution: str | None = None
 
     def __post_init__(self) -> None:
-        _check_name("name", self.name)
-        _check_target(self.target)
+        check_name("name", self.name)
+        check_target(self.target)
         if not isinstance(self.target, (str, type)):
             raise TypeError(f"target must be 'package.module:Class' or a class, got {self.target!r}")
         for what, names in (("host_names", self.host_names), ("sequence_names", self.sequence_names)):
             if not isinstance(names, Mapping):
                 raise TypeError(f"{what} must map hosts to class names, got {names!r}")
             for host, name in names.items():
-                _check_name(f"{what}[{host!r}]", name)
+                check_name(f"{what}[{host!r}]", name)
 
     def load(self) -> type:
         """Import and return the model class; raises ``ImportError`` or ``AttributeError`` where it is not there."""
-        return _load(self.target)
+        return load(self.target)
 
     def name_in(self, host: str) -> str:
         """The name of the model's class in ``host``."""
@@ -105,47 +80,12 @@ class AdapterSpec:
     summary: str = ""
 
     def __post_init__(self) -> None:
-        _check_name("name", self.name)
-        _check_name("host", self.host)
+        check_name("name", self.name)
+        check_name("host", self.host)
         if not isinstance(self.trigger, str) or not all(part.isidentifier() for part in self.trigger.split(".")):
             raise ValueError(f"trigger must be a module's full name, got {self.trigger!r}")
-        _check_target(self.target)
+        check_target(self.target)
 
     def load(self) -> Any:
         """Import and return the adapter object."""
-        return _load(self.target)
-
-
-@dataclass(frozen=True)
-class ProviderSpec:
-    """One kernel provider, as ``snn_dendrite_register_providers`` registers it.
-
-    Attributes:
-        name: the provider's name, as in ``use_provider("triton")``.
-        op: the operation it provides, ``"soma_dendrite"`` or ``"ttfs"``.
-        target: ``"package.module:provider"``, imported by :meth:`load` only, or the provider object itself.
-        priority: of the providers that can run a call, the one of highest priority does.
-        summary: one line for listings.
-    """
-
-    name: str
-    op: str
-    target: Any
-    priority: float
-    summary: str = ""
-
-    def __post_init__(self) -> None:
-        _check_name("name", self.name)
-        check_op(self.op)
-        _check_target(self.target)
-        if isinstance(self.priority, bool) or not isinstance(self.priority, (int, float)):
-            raise TypeError(f"priority must be a number, got {self.priority!r}")
-
-    def load(self) -> Any:
-        """Import and return the provider object."""
-        return _load(self.target)
-
-
-def check_op(op: object) -> None:
-    if op not in OPS:
-        raise ValueError(f"op must be one of {', '.join(map(repr, OPS))}, got {op!r}")
+        return load(self.target)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from ...kernels.soma_dendrite.contract import state_dtype
+from ...kernels.dtypes import state_dtype
 from .shell import HOST, Shell
 
 __all__ = ["ModelNeuron", "ModelSequence"]

@@ -12,6 +12,8 @@ from typing import Any
 
 import torch
 
+from ..contract import Provider
+
 __all__ = ["LEVELS", "SCALARS", "CompiledProvider", "load"]
 
 FOLDER = Path(__file__).resolve().parent.parent
@@ -66,7 +68,7 @@ def load(prefix: str, call: type[ctypes.Structure]) -> tuple[ctypes.CDLL | None,
     return None, reason
 
 
-class CompiledProvider:
+class CompiledProvider(Provider):
     """Compiled C++ for CPU tensors of float32, float64, float16 and bfloat16.
 
     Args:
@@ -86,7 +88,9 @@ class CompiledProvider:
             raise ValueError(f"level is {level!r}; it must be None or one of {', '.join(LEVELS)}")
         self._level = -1 if level is None else LEVELS.index(level)
 
-    def why_not(self, device: torch.device, dtype: torch.dtype, settings: Any) -> str | None:
+    def why_not(
+        self, device: torch.device, dtype: torch.dtype, settings: Any, steps: int = 1, degree: int = 1
+    ) -> str | None:
         if device.type != "cpu":
             return f"it runs on CPU tensors, and these are on {device}"
         if dtype not in SCALARS:

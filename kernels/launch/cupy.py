@@ -14,6 +14,8 @@ from typing import Any
 
 import torch
 
+from ..contract import Provider
+
 __all__ = ["SCALARS", "Launcher", "NvrtcProvider", "missing", "on_gpu", "source"]
 
 SCALARS = {torch.float32: "float", torch.float64: "double", torch.float16: "Half", torch.bfloat16: "Brain"}
@@ -78,7 +80,7 @@ def missing() -> str | None:
     return "CuPy finds no CUDA device"
 
 
-class NvrtcProvider:
+class NvrtcProvider(Provider):
     """CUDA C++ through CuPy, for CUDA tensors of float32, float64, float16 and bfloat16.
 
     Args:
@@ -92,7 +94,9 @@ class NvrtcProvider:
     def __init__(self, launcher: Launcher | None = None) -> None:
         self._launch = launcher or on_gpu(self.text, self.threads)
 
-    def why_not(self, device: torch.device, dtype: torch.dtype, settings: Any) -> str | None:
+    def why_not(
+        self, device: torch.device, dtype: torch.dtype, settings: Any, steps: int = 1, degree: int = 1
+    ) -> str | None:
         if device.type != "cuda":
             return f"it runs on CUDA tensors, and these are on {device}"
         if dtype not in SCALARS:

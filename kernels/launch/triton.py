@@ -16,7 +16,9 @@ from typing import Any
 
 import torch
 
-__all__ = ["DTYPES", "missing", "on", "why_not"]
+from ..contract import Provider
+
+__all__ = ["DTYPES", "LaunchedProvider", "missing", "on"]
 
 OLDEST_TRITON = (3, 3)  # tuples inside kernels
 OLDEST_CAPABILITY = (8, 0)
@@ -46,25 +48,33 @@ def _interpreted(kernels: Callable[[], ModuleType]) -> bool:
     return not isinstance(kernels().forward_kernel, JITFunction)
 
 
-def why_not(device: torch.device, dtype: torch.dtype, kernels: Callable[[], ModuleType]) -> str | None:
-    """Why ``kernels`` cannot run on tensors of this device and dtype, or None."""
-    device = torch.device(device)
-    if device.type not in ("cuda", "cpu"):
-        return f"triton kernels run on cuda devices, not on {device.type}"
-    if device.type == "cpu" and os.environ.get("TRITON_INTERPRET") != "1":
-        return "triton runs on CPU tensors only under TRITON_INTERPRET=1"
-    if dtype not in DTYPES:
-        return f"dtype is {dtype}; the triton kernels take {', '.join(str(d) for d in DTYPES)}"
-    if device.type == "cuda" and torch.version.cuda and torch.cuda.is_available():
-        capability = torch.cuda.get_device_capability(device)
-        if capability < OLDEST_CAPABILITY:
-            return f"{device} has compute capability {capability}; triton needs {OLDEST_CAPABILITY} or newer"
-    reason = missing(kernels)
-    if reason is None and device.type == "cpu" and not _interpreted(kernels):
-        reason = "TRITON_INTERPRET=1 was set after triton was imported; set it before"
-    return reason
-
-
 def on(device: torch.device) -> Any:
     """A context in which launches go to ``device``."""
     return torch.cuda.device(device) if device.type == "cuda" else contextlib.nullcontext()
+
+
+class LaunchedProvider(Provider):
+    """Triton kernels on CUDA devices; on CPU tensors under Triton's interpreter."""
+
+    name = "triton"
+    automatic_devices = ("cuda",)  # the interpreter is for tests, never for speed
+    kernels: Callable[[], ModuleType]  # imports the op's, a static method
+
+    def why_not(
+        self, device: torch.device, dtype: torch.dtype, settings: Any, steps: int = 1, degree: int = 1
+    ) -> str | None:
+        device, kernels = torch.device(device), self.kernels
+        if device.type not in ("cuda", "cpu"):
+            return f"triton kernels run on cuda devices, not on {device.type}"
+        if device.type == "cpu" and os.environ.get("TRITON_INTERPRET") != "1":
+            return "triton runs on CPU tensors only under TRITON_INTERPRET=1"
+        if dtype not in DTYPES:
+            return f"dtype is {dtype}; the triton kernels take {', '.join(str(d) for d in DTYPES)}"
+        if device.type == "cuda" and torch.version.cuda and torch.cuda.is_available():
+            capability = torch.cuda.get_device_capability(device)
+            if capability < OLDEST_CAPABILITY:
+                return f"{device} has compute capability {capability}; triton needs {OLDEST_CAPABILITY} or newer"
+        reason = missing(kernels)
+        if reason is None and device.type == "cpu" and not _interpreted(kernels):
+            reason = "TRITON_INTERPRET=1 was set after triton was imported; set it before"
+        return reason

@@ -31,17 +31,34 @@ it).
 from __future__ import annotations
 
 import math
-from collections.abc import Collection
 from dataclasses import dataclass
-from typing import NamedTuple, Protocol, runtime_checkable
+from typing import NamedTuple
 
-import torch
 from torch import Tensor
 
 from ..activations import ACTIVATIONS
 from ..surrogates import KINDS
 
-__all__ = ["Gradients", "Inputs", "Outputs", "Provider", "Settings", "dimensions", "one_number", "state_dtype"]
+__all__ = [
+    "OPTIONAL",
+    "PARAMETERS",
+    "PER_BRANCH",
+    "RESETS",
+    "STATES",
+    "TIMINGS",
+    "Gradients",
+    "Inputs",
+    "OutputGradients",
+    "Outputs",
+    "Settings",
+    "columns",
+    "dimensions",
+    "one_number",
+]
+
+# as in csrc/soma_dendrite/step.h
+RESETS = {"none": 0, "hard": 1, "soft": 2}
+TIMINGS = {"at_once": 0, "next_step": 1, "at_once_retested": 2}
 
 
 @dataclass(frozen=True)
@@ -68,8 +85,8 @@ class Settings:
         for name, known in (
             ("wiring", ("shared", "fold")),
             ("activation", tuple(ACTIVATIONS)),
-            ("reset", ("hard", "soft", "none")),
-            ("timing", ("at_once", "next_step", "at_once_retested")),
+            ("reset", tuple(RESETS)),
+            ("timing", tuple(TIMINGS)),
             ("surrogate", tuple(KINDS)),
         ):
             if getattr(self, name) not in known:
@@ -96,15 +113,47 @@ class Inputs(NamedTuple):
     theta: Tensor  # [C or 1, K + 1]
     threshold: Tensor  # [C or 1]
 
+    @property
+    def states(self) -> tuple[Tensor | None, ...]:
+        """The tensors of :data:`STATES`."""
+        return self[1:4]
+
+    @property
+    def parameters(self) -> tuple[Tensor | None, ...]:
+        """The tensors of :data:`PARAMETERS`."""
+        return self[4:]
+
+
+STATES = Inputs._fields[1:4]
+PARAMETERS = Inputs._fields[4:]
+PER_BRANCH = ("alpha", "gain", "offset", "strength")
+OPTIONAL = ("gain", "offset")
+
+
+def columns(parameter: str, branches: int, coefficients: int) -> tuple[int, ...]:
+    """Sizes of a parameter beside its channels, ``[C or 1, *columns]``; ``coefficients`` are those of theta, K + 1."""
+    if parameter in PER_BRANCH:
+        return (branches,)
+    return (coefficients,) if parameter == "theta" else ()
+
 
 class Outputs(NamedTuple):
     """Result of the forward pass."""
 
     spikes: Tensor  # [T, N, C, *], x's dtype
-    u: Tensor
+    u: Tensor  # after the last step, as the next two
     v: Tensor | None
     fired: Tensor | None
     u_sequence: Tensor | None  # [T, N, C, *] in the state dtype when settings.record
+
+
+class OutputGradients(NamedTuple):
+    """What comes in to the backward pass: the gradients of the outputs, None where one is zero. ``fired`` has none."""
+
+    spikes: Tensor
+    u: Tensor | None = None
+    v: Tensor | None = None
+    u_sequence: Tensor | None = None
 
 
 class Gradients(NamedTuple):
@@ -121,41 +170,6 @@ class Gradients(NamedTuple):
     direct: Tensor | None
     theta: Tensor | None
     threshold: Tensor | None
-
-
-@runtime_checkable
-class Provider(Protocol):
-    """A provider runs the pair somewhere. It saves nothing: backward gets the inputs again and recomputes."""
-
-    name: str
-
-    def why_not(self, device: torch.device, dtype: torch.dtype, settings: Settings) -> str | None:
-        """The reason this provider cannot run such a call, or None when it can."""
-
-    def forward(self, inputs: Inputs, settings: Settings) -> Outputs:
-        """Run the sequence. Must not write to its inputs."""
-
-    def backward(
-        self,
-        inputs: Inputs,
-        settings: Settings,
-        spikes: Tensor,
-        u: Tensor | None,
-        v: Tensor | None,
-        u_sequence: Tensor | None,
-        wanted: Collection[str] = Gradients._fields,
-    ) -> Gradients:
-        """Gradients of the inputs from those of spikes, last u, last v and the u sequence (None means zero).
-
-        ``wanted`` names the inputs whose gradients are asked for, ``x`` always; a provider may leave the others out.
-
-        Parameter gradients are summed in a fixed order, so that the same call gives the same bits.
-        """
-
-
-def state_dtype(dtype: torch.dtype) -> torch.dtype:
-    """float64 for float64 input, float32 for every other."""
-    return torch.float64 if dtype == torch.float64 else torch.float32
 
 
 def one_number(*states: Tensor | None) -> bool:

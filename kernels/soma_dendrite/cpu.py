@@ -17,20 +17,28 @@ import torch
 from torch import Tensor
 
 from ..activations import ACTIVATIONS
+from ..dtypes import state_dtype
 from ..launch.cpu import SCALARS, CompiledProvider
 from ..surrogates import KINDS
-from .contract import Gradients, Inputs, Outputs, Settings, one_number, state_dtype
+from .contract import (
+    PARAMETERS,
+    RESETS,
+    STATES,
+    TIMINGS,
+    Gradients,
+    Inputs,
+    OutputGradients,
+    Outputs,
+    Settings,
+    one_number,
+)
 from .layout import Layout
 
 __all__ = ["CpuProvider", "provider"]
 
-_RESETS = {"none": 0, "hard": 1, "soft": 2}
-_TIMINGS = {"at_once": 0, "next_step": 1, "at_once_retested": 2}
-_PARAMETERS = ("alpha", "gain", "offset", "strength", "direct", "theta", "threshold")
-
 
 def _fields() -> list[tuple[str, type]]:
-    """The fields of ``Call`` in csrc/call.h, in order."""
+    """The fields of ``Call`` in csrc/soma_dendrite/call.h, in order."""
     integers = ["T", "N", "C", "B", "L", "fan", "degree"]
     switches = [
         "activation",
@@ -56,12 +64,12 @@ def _fields() -> list[tuple[str, type]]:
     for kind, names in (
         (ctypes.c_void_p, ("x",)),
         (ctypes.c_int64, ("x_t", "x_n", "x_c", "x_l")),
-        (ctypes.c_void_p, _PARAMETERS),
-        (ctypes.c_int64, [name + "_c" for name in _PARAMETERS]),
-        (ctypes.c_void_p, ["u", "v", "fired", "spikes", "u_out", "v_out", "fired_out", "u_sequence", "g_spikes"]),
+        (ctypes.c_void_p, PARAMETERS),
+        (ctypes.c_int64, [name + "_c" for name in PARAMETERS]),
+        (ctypes.c_void_p, [*STATES, "spikes", *(name + "_out" for name in STATES), "u_sequence", "g_spikes"]),
         (ctypes.c_int64, ("gs_t", "gs_n", "gs_c", "gs_l")),
         (ctypes.c_void_p, ["g_u_sequence", "g_u", "g_v", "gx", "g_u_in", "g_v_in"]),
-        (ctypes.c_void_p, ["g_" + name for name in _PARAMETERS]),
+        (ctypes.c_void_p, ["g_" + name for name in PARAMETERS]),
     ):
         fields += [(name, kind) for name in names]
     return fields
@@ -81,8 +89,8 @@ def _static(settings: Settings, dtype: torch.dtype, level: int) -> _Call:
     return _Call(
         B=settings.branches,
         activation=ACTIVATIONS[settings.activation].index,
-        reset=_RESETS[settings.reset],
-        timing=_TIMINGS[settings.timing],
+        reset=RESETS[settings.reset],
+        timing=TIMINGS[settings.timing],
         surrogate=KINDS[settings.surrogate].index,
         strict=settings.strict,
         detach=settings.detach,
@@ -105,14 +113,14 @@ class CpuProvider(CompiledProvider):
     def _call(self, p: Inputs, settings: Settings, layout: Layout) -> tuple[_Call, list[Tensor | None]]:
         """The part of the call that both directions share, and the tensors it points to."""
         dtype = state_dtype(p.x.dtype)
-        parameters = [None if q is None else q.contiguous() for q in p[4:]]  # in the state dtype already
-        states = [layout.initial(state, dtype) for state in (p.u, p.v, p.fired)]
+        parameters = [None if q is None else q.contiguous() for q in p.parameters]  # in the state dtype already
+        states = [layout.initial(state, dtype) for state in p.states]
         x = layout.x
         call = _Call.from_buffer_copy(_static(settings, p.x.dtype, self._level))
         call.T, call.N, call.C, call.L, call.fan = layout.T, x.shape[1], layout.C, x.shape[3], layout.fan
         call.degree, call.threads, call.x = p.theta.shape[1] - 1, torch.get_num_threads(), x.data_ptr()
         call.x_t, call.x_n, call.x_c, call.x_l = x.stride()
-        for name, q in zip(_PARAMETERS, parameters, strict=True):
+        for name, q in zip(PARAMETERS, parameters, strict=True):
             setattr(call, name, _address(q))
             setattr(call, name + "_c", 0 if q is None or q.shape[0] == 1 else q.stride(0))
         call.u, call.v, call.fired = map(_address, states)
@@ -129,45 +137,34 @@ class CpuProvider(CompiledProvider):
         u = layout.empty(entry, neuron, dtype)
         v = layout.empty(entry, (layout.C, settings.branches), dtype) if settings.branches else None
         fired = layout.empty(entry, neuron, dtype) if settings.fire_once else None
-        trace = layout.empty(steps, neuron, dtype) if settings.record else None
+        u_sequence = layout.empty(steps, neuron, dtype) if settings.record else None
         call.spikes, call.u_out, call.v_out = _address(spikes), _address(u), _address(v)
-        call.fired_out, call.u_sequence = _address(fired), _address(trace)
+        call.fired_out, call.u_sequence = _address(fired), _address(u_sequence)
         if library.sd_forward(ctypes.addressof(call)):
             raise MemoryError("the cpu provider could not allocate its scratch memory")
         del held
         last = (layout.shaped(state, 1) for state in (u, v, fired))
-        return Outputs(layout.shaped(spikes, 2), *last, layout.shaped(trace, 2))
+        return Outputs(layout.shaped(spikes, 2), *last, layout.shaped(u_sequence, 2))
 
     @torch.no_grad()
     def backward(
-        self,
-        inputs: Inputs,
-        settings: Settings,
-        spikes: Tensor,
-        u: Tensor | None,
-        v: Tensor | None,
-        u_sequence: Tensor | None,
-        wanted: Collection[str] = Gradients._fields,
+        self, saved: Inputs, settings: Settings, gradients: OutputGradients, wanted: Collection[str] = Gradients._fields
     ) -> Gradients:
-        library, layout = self._library(), Layout(inputs.x, settings)
-        call, held = self._call(inputs, settings, layout)
-        dtype = state_dtype(inputs.x.dtype)
+        library, layout = self._library(), Layout(saved.x, settings)
+        call, held = self._call(saved, settings, layout)
+        dtype = state_dtype(saved.x.dtype)
         steps, entry = (layout.T, layout.N), (layout.N,)
-        if spikes.dtype not in (inputs.x.dtype, dtype):
-            spikes = spikes.to(dtype)
-        gs = layout.sequence(spikes)
-        g_trace = None if u_sequence is None else layout.sequence(u_sequence.to(dtype)).contiguous()
-        g_states = [layout.state(u, dtype), layout.state(v, dtype)]
-        call.g_io, call.g_spikes = SCALARS[gs.dtype], gs.data_ptr()
-        call.gs_t, call.gs_n, call.gs_c, call.gs_l = gs.stride()
-        call.g_u_sequence, call.g_u, call.g_v = _address(g_trace), _address(g_states[0]), _address(g_states[1])
-        gx = layout.empty(steps, (layout.C * layout.fan,), inputs.x.dtype)
+        g_spikes, g_states, g_u_sequence = layout.gradients(gradients, dtype)
+        call.g_io, call.g_spikes = SCALARS[g_spikes.dtype], g_spikes.data_ptr()
+        call.gs_t, call.gs_n, call.gs_c, call.gs_l = g_spikes.stride()
+        call.g_u_sequence, call.g_u, call.g_v = map(_address, (g_u_sequence, *g_states))
+        gx = layout.empty(steps, (layout.C * layout.fan,), saved.x.dtype)
         gu = layout.empty(entry, (layout.C,), dtype) if "u" in wanted else None
         gv = layout.empty(entry, (layout.C, settings.branches), dtype) if "v" in wanted and settings.branches else None
         call.gx, call.g_u_in, call.g_v_in = _address(gx), _address(gu), _address(gv)
         sums: dict[str, Tensor | None] = {}
-        for name in _PARAMETERS:
-            q = getattr(inputs, name)
+        for name in PARAMETERS:
+            q = getattr(saved, name)
             sums[name] = torch.empty(q.shape, dtype=dtype) if q is not None and name in wanted else None
             setattr(call, "g_" + name, _address(sums[name]))
         if library.sd_backward(ctypes.addressof(call)):

@@ -9,15 +9,28 @@ gives the same bits.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Collection
 
 import torch
 from torch import Tensor
 
 from ..activations import ACTIVATIONS
+from ..dtypes import state_dtype
 from ..launch import cupy as nvrtc
 from ..surrogates import KINDS
-from .contract import Gradients, Inputs, Outputs, Settings, one_number, state_dtype
+from .contract import (
+    PARAMETERS,
+    RESETS,
+    TIMINGS,
+    Gradients,
+    Inputs,
+    OutputGradients,
+    Outputs,
+    Settings,
+    columns,
+    one_number,
+)
 from .layout import Layout
 
 __all__ = ["CupyProvider", "defines", "provider", "source"]
@@ -25,9 +38,6 @@ __all__ = ["CupyProvider", "defines", "provider", "source"]
 THREADS = 128
 SLOTS = (2**14, 2**17)  # threads of a backward launch, at least and at most where checkpoints take memory
 CHECKPOINT_BYTES = 64 * 2**20
-_PARAMETERS = ("alpha", "gain", "offset", "strength", "direct", "theta", "threshold")
-_RESETS = {"none": 0, "hard": 1, "soft": 2}
-_TIMINGS = {"at_once": 0, "next_step": 1, "at_once_retested": 2}
 
 
 def source() -> str:
@@ -52,8 +62,8 @@ def defines(
         "FAN": settings.branches if settings.wiring == "fold" else 1,
         "DEGREE": degree,
         "ACTIVATION": ACTIVATIONS[settings.activation].index,
-        "RESET": _RESETS[settings.reset],
-        "TIMING": _TIMINGS[settings.timing],
+        "RESET": RESETS[settings.reset],
+        "TIMING": TIMINGS[settings.timing],
         "SURROGATE": KINDS[settings.surrogate].index,
         "DETACH": int(settings.detach),
         "STRICT": int(settings.strict),
@@ -79,10 +89,9 @@ class CupyProvider(nvrtc.NvrtcProvider):
     def _shared(self, p: Inputs, settings: Settings, layout: Layout) -> tuple[list[int | float], list[Tensor | None]]:
         """The arguments both kernels start with, and the tensors they point to."""
         dtype = state_dtype(p.x.dtype)
-        given = [getattr(p, name) for name in _PARAMETERS]
-        parameters = [None if q is None else q.to(dtype).contiguous() for q in given]
-        read = layout.initial if one_number(p.u, p.v, p.fired) else layout.state
-        states = [read(state, dtype) for state in (p.u, p.v, p.fired)]
+        parameters = [None if q is None else q.to(dtype).contiguous() for q in p.parameters]
+        read = layout.initial if one_number(*p.states) else layout.state
+        states = [read(state, dtype) for state in p.states]
         x = layout.x
         arguments: list[int | float] = [layout.T, x.shape[1], layout.C, x.shape[3], x.data_ptr(), *x.stride()]
         arguments += [_address(q) for q in parameters]
@@ -100,41 +109,30 @@ class CupyProvider(nvrtc.NvrtcProvider):
         spikes, u = layout.empty(steps, neuron, inputs.x.dtype), layout.empty(entry, neuron, dtype)
         v = layout.empty(entry, (layout.C, settings.branches), dtype) if settings.branches else None
         fired = layout.empty(entry, neuron, dtype) if settings.fire_once else None
-        trace = layout.empty(steps, neuron, dtype) if settings.record else None
-        arguments += [_address(result) for result in (spikes, u, v, fired, trace)]
+        u_sequence = layout.empty(steps, neuron, dtype) if settings.record else None
+        arguments += [_address(result) for result in (spikes, u, v, fired, u_sequence)]
         if u.numel():
-            degree, fresh = inputs.theta.shape[1] - 1, one_number(inputs.u, inputs.v, inputs.fired)
+            degree, fresh = inputs.theta.shape[1] - 1, one_number(*inputs.states)
             options = defines(settings, inputs.x.dtype, inputs.x.dtype, degree, False, fresh)
             self._launch(options, "sd_forward", -(-u.numel() // THREADS), arguments, inputs.x.device)
         del held
         last = (layout.shaped(state, 1) for state in (u, v, fired))
-        return Outputs(layout.shaped(spikes, 2), *last, layout.shaped(trace, 2))
+        return Outputs(layout.shaped(spikes, 2), *last, layout.shaped(u_sequence, 2))
 
     @torch.no_grad()
     def backward(
-        self,
-        inputs: Inputs,
-        settings: Settings,
-        spikes: Tensor,
-        u: Tensor | None,
-        v: Tensor | None,
-        u_sequence: Tensor | None,
-        wanted: Collection[str] = Gradients._fields,
+        self, saved: Inputs, settings: Settings, gradients: OutputGradients, wanted: Collection[str] = Gradients._fields
     ) -> Gradients:
-        layout, dtype = Layout(inputs.x, settings), state_dtype(inputs.x.dtype)
-        arguments, held = self._shared(inputs, settings, layout)
-        branches, degree = settings.branches, inputs.theta.shape[1] - 1
-        if spikes.dtype not in (inputs.x.dtype, dtype):
-            spikes = spikes.to(dtype)
-        gs = layout.sequence(spikes)
-        g_trace = None if u_sequence is None else layout.sequence(u_sequence.to(dtype)).contiguous()
-        g_states = [layout.state(u, dtype), layout.state(v, dtype)]
-        gx = layout.empty((layout.T, layout.N), (layout.C * layout.fan,), inputs.x.dtype)
+        layout, dtype = Layout(saved.x, settings), state_dtype(saved.x.dtype)
+        arguments, held = self._shared(saved, settings, layout)
+        branches, degree = settings.branches, saved.theta.shape[1] - 1
+        g_spikes, g_states, g_u_sequence = layout.gradients(gradients, dtype)
+        gx = layout.empty((layout.T, layout.N), (layout.C * layout.fan,), saved.x.dtype)
         gu = layout.empty((layout.N,), (layout.C,), dtype) if "u" in wanted else None
         gv = layout.empty((layout.N,), (layout.C, branches), dtype) if "v" in wanted and branches else None
 
         entries, channels, positions = layout.x.shape[1], layout.C, layout.x.shape[3]
-        rows, segments = 4 * branches + degree + 3, -(-layout.T // segment(branches))
+        rows, segments = sum(_rows(saved, settings)), -(-layout.T // segment(branches))
         kept = (segments - 1) * (1 + branches + settings.fire_once)
         slots = min(SLOTS[1], max(SLOTS[0], CHECKPOINT_BYTES // (dtype.itemsize * kept))) if kept else SLOTS[1]
         by_channel = positions < 32
@@ -147,12 +145,12 @@ class CupyProvider(nvrtc.NvrtcProvider):
             blocks, width = groups * channels, channels
         partial = torch.empty((groups, rows, width), dtype=dtype, device=gx.device)
         checkpoints = torch.empty(kept * blocks * THREADS, dtype=dtype, device=gx.device)
-        arguments += [gs.data_ptr(), *gs.stride(), _address(g_trace), *(_address(g) for g in g_states)]
+        arguments += [g_spikes.data_ptr(), *g_spikes.stride(), *map(_address, (g_u_sequence, *g_states))]
         arguments += [_address(t) for t in (gx, gu, gv, checkpoints, partial)] + [groups]
-        if gs.numel():
-            fresh = one_number(inputs.u, inputs.v, inputs.fired)
-            options = defines(settings, inputs.x.dtype, gs.dtype, degree, by_channel, fresh)
-            self._launch(options, "sd_backward", blocks, arguments, inputs.x.device)
+        if g_spikes.numel():
+            fresh = one_number(*saved.states)
+            options = defines(settings, saved.x.dtype, g_spikes.dtype, degree, by_channel, fresh)
+            self._launch(options, "sd_backward", blocks, arguments, saved.x.device)
         else:
             partial.zero_()
         del held
@@ -162,16 +160,19 @@ class CupyProvider(nvrtc.NvrtcProvider):
             layout.shaped(gx, 2),
             layout.shaped(gu, 1),
             layout.shaped(gv, 1),
-            **_parameter_gradients(sums, inputs, settings),
+            **_parameter_gradients(sums, saved, settings),
         )
 
 
+def _rows(inputs: Inputs, settings: Settings) -> list[int]:
+    """How many numbers per channel each parameter has, absent ones counted too."""
+    return [math.prod(columns(name, settings.branches, inputs.theta.shape[1])) for name in PARAMETERS]
+
+
 def _parameter_gradients(sums: Tensor, inputs: Inputs, settings: Settings) -> dict[str, Tensor | None]:
-    """The rows of ``sums [rows, C]``, in the order of ``_PARAMETERS``, in the parameters' shapes."""
-    sizes = [settings.branches] * 4 + [1, inputs.theta.shape[1], 1]
+    """The rows of ``sums [rows, C]``, in the order of ``PARAMETERS``, in the parameters' shapes."""
     result: dict[str, Tensor | None] = {}
-    for name, part in zip(_PARAMETERS, sums.split(sizes), strict=True):
-        q = getattr(inputs, name)
+    for name, q, part in zip(PARAMETERS, inputs.parameters, sums.split(_rows(inputs, settings)), strict=True):
         if q is None:
             result[name] = None
             continue

@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from .contract import Settings, dimensions, one_number
+from .contract import OutputGradients, Settings, dimensions, one_number
 
 __all__ = ["Layout"]
 
@@ -20,7 +20,7 @@ class Layout:
     def __init__(self, x: Tensor, settings: Settings) -> None:
         self.T, self.N, self.C, self.fan, self.L = dimensions(x, settings)
         self.rest = x.shape[3:]
-        self.device = x.device
+        self.device, self.dtype = x.device, x.dtype
         flat = x.reshape(self.T, self.N, x.shape[2], self.L)
         self.channels_last = self.L > 1 and x.shape[2] > 1 and flat.stride(2) == 1 and flat.stride(3) > 1
         self.x = flat
@@ -43,6 +43,14 @@ class Layout:
     def initial(self, s: Tensor | None, dtype: torch.dtype) -> Tensor | None:
         """:meth:`state`, but a state that is one number stays one."""
         return s if s is None or (one_number(s) and s.dtype == dtype) else self.state(s, dtype)
+
+    def gradients(
+        self, g: OutputGradients, dtype: torch.dtype
+    ) -> tuple[Tensor, tuple[Tensor | None, Tensor | None], Tensor | None]:
+        """Gradients of the spikes, in ``dtype`` or x's, of u and v, and of the u sequence."""
+        spikes = g.spikes if g.spikes.dtype in (self.dtype, dtype) else g.spikes.to(dtype)
+        u_sequence = None if g.u_sequence is None else self.sequence(g.u_sequence.to(dtype)).contiguous()
+        return self.sequence(spikes), (self.state(g.u, dtype), self.state(g.v, dtype)), u_sequence
 
     def empty(self, lead: tuple[int, ...], inner: tuple[int, ...], dtype: torch.dtype) -> Tensor:
         """Uninitialised ``[*lead, *inner, L]`` in memory order, e.g. lead (T, N), inner (C,)."""

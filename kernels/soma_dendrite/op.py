@@ -14,15 +14,30 @@ import functools
 import torch
 from torch import Tensor
 
+from ..contract import Provider
+from ..dtypes import state_dtype
 from ..providers import choose
-from ..registration import define
-from .contract import Gradients, Inputs, Outputs, Settings, dimensions, state_dtype
+from ..registration import define, results, schema
+from .contract import (
+    OPTIONAL,
+    PARAMETERS,
+    PER_BRANCH,
+    Gradients,
+    Inputs,
+    OutputGradients,
+    Outputs,
+    Settings,
+    columns,
+    dimensions,
+)
 from .reference import SpikeFunction, run
 
 __all__ = ["soma_dendrite"]
 
 _TENSORS = len(Inputs._fields)
-_PARAMETERS = Inputs._fields[4:]
+_STATIC = tuple(field.name for field in dataclasses.fields(Settings))
+_GRADIENTS = len(OutputGradients._fields)
+_OF_OUTPUTS = [Outputs._fields.index(name) for name in OutputGradients._fields]  # all but `fired`
 _FROM = [Inputs._fields.index(name) for name in Gradients._fields]
 _settings = functools.lru_cache(Settings)  # checking the fields takes longer than finding them checked
 
@@ -48,21 +63,15 @@ def _empty(x: Tensor) -> Tensor:
     return x.new_empty(0)
 
 
-_STATIC = (
-    "int branches, str wiring, str activation, str reset, str timing, float v_reset, bool strict, bool detach, "
-    "bool fire_once, str surrogate, float surrogate_a, float surrogate_b, float clamp_low, float clamp_high, "
-    "bool record"
-)
-_INPUTS = (
-    "Tensor x, Tensor u, Tensor? v, Tensor? fired, Tensor? alpha, Tensor? gain, Tensor? offset, Tensor? strength, "
-    "Tensor direct, Tensor theta, Tensor threshold"
-)
+def _provider(inputs: Inputs, settings: Settings) -> Provider:
+    x = inputs.x
+    return choose("soma_dendrite", x.device, x.dtype, settings, x.shape[0], inputs.theta.shape[1] - 1)
 
 
 def _forward_implementation(*arguments):
     inputs, settings = Inputs(*arguments[:_TENSORS]), _settings(*arguments[_TENSORS:])
     x, u = inputs.x, inputs.u
-    out = choose("soma_dendrite", x.device, x.dtype, settings).forward(inputs, settings)
+    out = _provider(inputs, settings).forward(inputs, settings)
     spikes = out.spikes
     if not (spikes.is_contiguous() and x.is_contiguous()):
         spikes = _with_layout(spikes, _outputs_like(x, settings))
@@ -83,11 +92,11 @@ def _wanted(mask: int) -> tuple[str, ...]:
     return tuple(name for i, name in enumerate(Gradients._fields) if mask >> i & 1)
 
 
-def _backward_implementation(g_spikes, g_u, g_v, g_trace, mask, *arguments):
+def _backward_implementation(*arguments):
+    g, mask, arguments = OutputGradients(*arguments[:_GRADIENTS]), arguments[_GRADIENTS], arguments[_GRADIENTS + 1 :]
     inputs, settings = Inputs(*arguments[:_TENSORS]), _settings(*arguments[_TENSORS:])
     x = inputs.x
-    provider = choose("soma_dendrite", x.device, x.dtype, settings)
-    found = provider.backward(inputs, settings, g_spikes, g_u, g_v, g_trace, _wanted(mask))
+    found = _provider(inputs, settings).backward(inputs, settings, g, _wanted(mask))
     gradients = [None if not mask >> i & 1 else value for i, value in enumerate(found)]
     rest = [_empty(inputs.u) if value is None else value.contiguous() for value in gradients[1:]]
     gx = found.x
@@ -96,8 +105,8 @@ def _backward_implementation(g_spikes, g_u, g_v, g_trace, mask, *arguments):
     return gx, *rest
 
 
-def _backward_fake(g_spikes, g_u, g_v, g_trace, mask, *arguments):
-    inputs = Inputs(*arguments[:_TENSORS])
+def _backward_fake(*arguments):
+    mask, inputs = arguments[_GRADIENTS], Inputs(*arguments[_GRADIENTS + 1 :][:_TENSORS])
     named = {name: getattr(inputs, name) if name in _wanted(mask) else None for name in Gradients._fields[1:]}
     rest = (_empty(inputs.u) if p is None else p.new_empty(p.shape) for p in named.values())
     return torch.empty_like(inputs.x), *rest
@@ -109,20 +118,21 @@ def _setup_context(ctx, inputs, output) -> None:
     ctx.static = inputs[_TENSORS:]
 
 
-def _autograd(ctx, g_spikes, g_u, g_v, g_fired, g_trace):
+def _autograd(ctx, *of_outputs):
+    g = OutputGradients(*(of_outputs[i] for i in _OF_OUTPUTS))
     settings = _settings(*ctx.static)
     inputs = Inputs(*ctx.saved_tensors)
     none_for_static = (None,) * len(ctx.static)
-    if g_spikes is None and g_u is None and g_v is None and g_trace is None:
+    if all(value is None for value in g):
         return (None,) * _TENSORS + none_for_static
     if torch.is_grad_enabled() and not torch.compiler.is_compiling():
-        return (*_second_order(inputs, settings, (g_spikes, g_u, g_v, g_trace)), *none_for_static)
-    if g_spikes is None:
-        g_spikes = torch.zeros_like(_outputs_like(inputs.x, settings))
-    needs = ctx.needs_input_grad[1:]  # past the dispatch keys
+        return (*_second_order(inputs, settings, g), *none_for_static)
+    if g.spikes is None:
+        g = g._replace(spikes=torch.zeros_like(_outputs_like(inputs.x, settings)))
+    g = g._replace(v=None if inputs.v is None else g.v, u_sequence=g.u_sequence if settings.record else None)
+    needs = ctx.needs_input_grad
     mask = sum(needs[i] << bit for bit, i in enumerate(_FROM))
-    g_v, g_trace = None if inputs.v is None else g_v, g_trace if settings.record else None
-    gradients = _backward(g_spikes, g_u, g_v, g_trace, mask, *inputs, *ctx.static)
+    gradients = _backward(*g, mask, *inputs, *ctx.static)
     result: list[Tensor | None] = [None] * _TENSORS
     for i, gradient in zip(_FROM, gradients, strict=True):
         if needs[i]:
@@ -130,15 +140,19 @@ def _autograd(ctx, g_spikes, g_u, g_v, g_fired, g_trace):
     return (*result, *none_for_static)
 
 
-def _second_order(inputs: Inputs, settings: Settings, grads) -> list[Tensor | None]:
+def _second_order(inputs: Inputs, settings: Settings, g: OutputGradients) -> list[Tensor | None]:
     """Gradients of the inputs as differentiable functions, through the reference loop."""
     fields = [None if value is None else value.view_as(value) for value in inputs]
     out = run(Inputs(*fields), settings)
-    pairs = [(o, g) for o, g in zip((out.spikes, out.u, out.v, out.u_sequence), grads, strict=True)]
-    pairs = [(o, g) for o, g in pairs if o is not None and g is not None and o.requires_grad]
+    pairs = [(getattr(out, name), value) for name, value in g._asdict().items()]
+    pairs = [(o, value) for o, value in pairs if o is not None and value is not None and o.requires_grad]
     wanted = [i for i, value in enumerate(fields) if value is not None and value.requires_grad]
     found = torch.autograd.grad(
-        [o for o, _ in pairs], [fields[i] for i in wanted], [g for _, g in pairs], create_graph=True, allow_unused=True
+        [o for o, _ in pairs],
+        [fields[i] for i in wanted],
+        [value for _, value in pairs],
+        create_graph=True,
+        allow_unused=True,
     )
     result: list[Tensor | None] = [None] * _TENSORS
     for i, gradient in zip(wanted, found, strict=True):
@@ -146,16 +160,16 @@ def _second_order(inputs: Inputs, settings: Settings, grads) -> list[Tensor | No
     return result
 
 
+_CALL = schema(Inputs, Settings)
 _backward = define(
     "soma_dendrite_backward",
-    f"(Tensor g_spikes, Tensor? g_u, Tensor? g_v, Tensor? g_trace, int wanted, {_INPUTS}, {_STATIC})"
-    " -> (Tensor, Tensor, Tensor, Tensor, Tensor, Tensor, Tensor, Tensor, Tensor, Tensor)",
+    f"({schema(OutputGradients, prefix='g_')}, int wanted, {_CALL}) -> {results(Gradients)}",
     _backward_implementation,
     _backward_fake,
 )
 _forward = define(
     "soma_dendrite",
-    f"({_INPUTS}, {_STATIC}) -> (Tensor, Tensor, Tensor, Tensor, Tensor)",
+    f"({_CALL}) -> {results(Outputs)}",
     _forward_implementation,
     _forward_fake,
     _setup_context,
@@ -181,18 +195,16 @@ def _check(inputs: Inputs, settings: Settings) -> None:
         if (value is None) != (shape is None) or (value is not None and tuple(value.shape) != shape):
             found = None if value is None else tuple(value.shape)
             raise ValueError(f"state {name} has shape {found}; x {tuple(x.shape)} with branches={b} needs {shape}")
-    for name, value in zip(_PARAMETERS, inputs[4:], strict=True):
+    coefficients = 1 if inputs.theta is None else inputs.theta.shape[-1] if inputs.theta.dim() else 0
+    for name in PARAMETERS:
+        value, row = getattr(inputs, name), columns(name, b, coefficients)
         if value is None:
-            if name in ("direct", "theta", "threshold") or (b and name in ("alpha", "strength")):
+            if name not in OPTIONAL and (b or name not in PER_BRANCH):
                 raise ValueError(f"{name} is None; branches={b} needs it")
-            continue
-        rows, *columns = value.shape or (0,)
-        wide = name in ("alpha", "gain", "offset", "strength")
-        ok = columns == [b] if wide else len(columns) == 1 and columns[0] > 0 if name == "theta" else not columns
-        if not ok or rows not in (1, c):
+        elif value.shape[1:] != row or 0 in row or value.shape[:1] not in ((1,), (c,)):
             raise ValueError(
                 f"{name} has shape {tuple(value.shape)}; it must have 1 or {c} (channels) rows"
-                + (f" and {b} (branches) columns" if wide else "")
+                + (f" and {b} (branches) columns" if name in PER_BRANCH else "")
             )
     device = x.device
     for name, value in zip(Inputs._fields[1:], inputs[1:], strict=True):
@@ -226,15 +238,12 @@ def soma_dendrite(inputs: Inputs, settings: Settings, spike_function: SpikeFunct
     _check(inputs, settings)
     if spike_function is not None:
         return run(inputs, settings, spike_function)
-    static = tuple(getattr(settings, field.name) for field in _FIELDS)
-    spikes, u, v, fired, trace = _forward(*inputs, *static)
+    static = tuple(getattr(settings, name) for name in _STATIC)
+    spikes, u, v, fired, u_sequence = _forward(*inputs, *static)
     return Outputs(
         spikes,
         u,
         v if settings.branches else None,
         fired if settings.fire_once else None,
-        trace if settings.record else None,
+        u_sequence if settings.record else None,
     )
-
-
-_FIELDS = dataclasses.fields(Settings)

@@ -13,8 +13,10 @@ import torch
 from torch import Tensor
 
 from ..activations import ACTIVATIONS
+from ..contract import Provider
+from ..dtypes import state_dtype
 from ..surrogates import Surrogate, derivative, spike
-from .contract import Gradients, Inputs, Outputs, Settings, dimensions, state_dtype
+from .contract import PARAMETERS, Gradients, Inputs, OutputGradients, Outputs, Settings, dimensions
 from .firing import after_reset, carried, charged, owed
 
 __all__ = ["TorchProvider", "provider", "run", "step"]
@@ -117,7 +119,7 @@ def _sum_like(value: Tensor, parameter: Tensor) -> Tensor:
     return value.sum(0, keepdim=True) if parameter.shape[0] == 1 else value
 
 
-class TorchProvider:
+class TorchProvider(Provider):
     """Forward by the reference loop, backward by hand; runs on every device torch runs on.
 
     Backward recomputes the states in segments of about ``sqrt(T)`` steps, so that it holds ``O(sqrt(T))`` states at a
@@ -126,7 +128,9 @@ class TorchProvider:
 
     name = "torch"
 
-    def why_not(self, device: torch.device, dtype: torch.dtype, settings: Settings) -> str | None:
+    def why_not(
+        self, device: torch.device, dtype: torch.dtype, settings: Settings, steps: int = 1, degree: int = 1
+    ) -> str | None:
         return None
 
     @torch.no_grad()
@@ -135,43 +139,36 @@ class TorchProvider:
 
     @torch.no_grad()
     def backward(
-        self,
-        inputs: Inputs,
-        settings: Settings,
-        spikes: Tensor,
-        u: Tensor | None,
-        v: Tensor | None,
-        u_sequence: Tensor | None,
-        wanted: Collection[str] = Gradients._fields,
+        self, saved: Inputs, settings: Settings, gradients: OutputGradients, wanted: Collection[str] = Gradients._fields
     ) -> Gradients:
-        t_steps = dimensions(inputs.x, settings)[0]
-        dtype = state_dtype(inputs.x.dtype)
+        t_steps = dimensions(saved.x, settings)[0]
+        dtype = state_dtype(saved.x.dtype)
         length = max(16, int(t_steps**0.5))
-        starts, state = [], (inputs.u, inputs.v, inputs.fired)
+        starts, state = [], saved.states
         for t in range(t_steps):
             if t % length == 0:
                 starts.append(state)
             if t < (t_steps - 1) // length * length:  # the last segment is recomputed anyway
-                state = step(inputs.x[t].to(dtype), *state, inputs, settings)[1:]
-        parameters = ("alpha", "gain", "offset", "strength", "direct", "theta", "threshold")
+                state = step(saved.x[t].to(dtype), *state, saved, settings)[1:]
         sums = {
-            name: None if getattr(inputs, name) is None else torch.zeros_like(getattr(inputs, name), dtype=dtype)
-            for name in parameters
+            name: None if value is None else torch.zeros_like(value, dtype=dtype)
+            for name, value in zip(PARAMETERS, saved.parameters, strict=True)
         }
-        gx = torch.empty_like(inputs.x)
-        gu = torch.zeros_like(inputs.u) if u is None else u.to(dtype)
-        gv = v if v is not None or inputs.v is None else torch.zeros_like(inputs.v)
+        gx = torch.empty_like(saved.x)
+        gu = torch.zeros_like(saved.u) if gradients.u is None else gradients.u.to(dtype)
+        gv = gradients.v if gradients.v is not None or saved.v is None else torch.zeros_like(saved.v)
         for segment in range(len(starts) - 1, -1, -1):
             trail, state = [], starts[segment]
             begin, end = segment * length, min(t_steps, (segment + 1) * length)
             for t in range(begin, end):
                 trail.append(state)
-                state = step(inputs.x[t].to(dtype), *state, inputs, settings)[1:]
+                state = step(saved.x[t].to(dtype), *state, saved, settings)[1:]
             for t in range(end - 1, begin - 1, -1):
-                if u_sequence is not None:
-                    gu = gu + u_sequence[t]
+                if gradients.u_sequence is not None:
+                    gu = gu + gradients.u_sequence[t]
+                gs = gradients.spikes[t].to(dtype)
                 gx_t, gu, gv = _step_backward(
-                    inputs.x[t].to(dtype), *trail[t - begin], inputs, settings, spikes[t].to(dtype), gu, gv, sums
+                    saved.x[t].to(dtype), *trail[t - begin], saved, settings, gs, gu, gv, sums
                 )
                 gx[t] = gx_t.reshape(gx[t].shape).to(gx.dtype)
         return Gradients(gx, gu, gv, **sums)

@@ -26,12 +26,11 @@ rounding.
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Protocol, runtime_checkable
+from typing import NamedTuple
 
-import torch
 from torch import Tensor
 
-__all__ = ["Provider", "Settings"]
+__all__ = ["Gradients", "Inputs", "OutputGradients", "Outputs", "Saved", "Settings"]
 
 
 @dataclass(frozen=True)
@@ -45,28 +44,38 @@ class Settings:
             raise ValueError(f"steps is {self.steps!r}; a window needs a whole number of time steps, at least 1")
 
 
-@runtime_checkable
-class Provider(Protocol):
-    """A provider runs the pair somewhere. Backward needs the potentials only, not the input."""
+class Inputs(NamedTuple):
+    """The tensors of a call."""
 
-    name: str
+    x: Tensor  # [W * steps, N, C, *]
+    bias: Tensor | None  # broadcasts against [N, C, *], first size 1; None means 0
+    windows: Tensor  # (R_in, R)
 
-    def why_not(self, device: torch.device, dtype: torch.dtype, settings: Settings) -> str | None:
-        """The reason this provider cannot run such a call, or None when it can."""
 
-    def forward(self, x: Tensor, bias: Tensor | None, windows: Tensor, settings: Settings) -> tuple[Tensor, Tensor]:
-        """Spikes ``[W * steps, N, C, *]`` in x's dtype, potentials ``[W, N, C, *]``. Must not write to its inputs."""
+class Outputs(NamedTuple):
+    """Result of the forward pass."""
 
-    def backward(
-        self,
-        spikes: Tensor,
-        potentials: Tensor | None,
-        saved: Tensor,
-        bias: Tensor | None,
-        windows: Tensor,
-        settings: Settings,
-    ) -> tuple[Tensor, Tensor | None]:
-        """Gradients of x (in the dtype of ``spikes``) and bias, from those of spikes and potentials (None means zero).
+    spikes: Tensor  # [W * steps, N, C, *], x's dtype
+    potentials: Tensor  # [W, N, C, *], state dtype
 
-        ``saved`` are the potentials that forward returned. The sum for the bias has a fixed order.
-        """
+
+class Saved(NamedTuple):
+    """What the backward pass needs of the forward pass: one value per neuron and window, neither input nor spikes."""
+
+    potentials: Tensor
+    bias: Tensor | None
+    windows: Tensor
+
+
+class OutputGradients(NamedTuple):
+    """What comes in to the backward pass: the gradients of the outputs; None is zero."""
+
+    spikes: Tensor  # x's dtype
+    potentials: Tensor | None = None
+
+
+class Gradients(NamedTuple):
+    """Result of the backward pass, each in its input's shape and dtype; None where the bias is, or is not wanted."""
+
+    x: Tensor
+    bias: Tensor | None

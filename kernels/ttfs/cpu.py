@@ -1,4 +1,4 @@
-"""The clock-driven TTFS pair on the CPU: compiled C++ (``csrc/ttfs*``) in the library of :mod:`..library`.
+"""The clock-driven TTFS pair on the CPU: compiled C++ (``csrc/ttfs``) in the library of :mod:`..launch.cpu`.
 
 Neurons in memory order make a block; the window is the loop around a block, so sums and potentials stay in cache. Every
 product and sum is rounded as in the reference, so forward gives its bits. The sum for the bias has the same order for
@@ -8,19 +8,20 @@ any number of threads.
 from __future__ import annotations
 
 import ctypes
+from collections.abc import Collection
 
 import torch
 from torch import Tensor
 
 from ..launch.cpu import SCALARS, CompiledProvider
-from .contract import Settings
+from .contract import Gradients, Inputs, OutputGradients, Outputs, Saved, Settings
 from .layout import Layout
 
 __all__ = ["CpuProvider", "provider"]
 
 
 class _Call(ctypes.Structure):
-    """``TtfsCall`` in csrc/ttfs_call.h."""
+    """``TtfsCall`` in csrc/ttfs/call.h."""
 
     _fields_ = [
         *((name, ctypes.c_int64) for name in ("W", "T", "N", "C", "L", "bias_c", "bias_l")),
@@ -61,38 +62,33 @@ class CpuProvider(CompiledProvider):
             raise MemoryError("the cpu provider could not allocate its scratch memory")
 
     @torch.no_grad()
-    def forward(self, x: Tensor, bias: Tensor | None, windows: Tensor, settings: Settings) -> tuple[Tensor, Tensor]:
+    def forward(self, inputs: Inputs, settings: Settings) -> Outputs:
+        x, bias, windows = inputs
         layout = Layout(x, bias, settings.steps)
         spikes = layout.empty(len(x), x.dtype)
         potentials = layout.empty(layout.W, windows.dtype)
         self._run("forward", layout, settings, windows, out=spikes, potentials=potentials)
-        return layout.shaped(spikes), layout.shaped(potentials)
+        return Outputs(layout.shaped(spikes), layout.shaped(potentials))
 
     @torch.no_grad()
     def backward(
-        self,
-        spikes: Tensor,
-        potentials: Tensor | None,
-        saved: Tensor,
-        bias: Tensor | None,
-        windows: Tensor,
-        settings: Settings,
-    ) -> tuple[Tensor, Tensor | None]:
-        layout = Layout(spikes, bias, settings.steps)
-        gx = layout.empty(len(spikes), spikes.dtype)
-        more = None if potentials is None else layout.potentials(potentials)
-        sums = None if bias is None else torch.empty(layout.columns, dtype=saved.dtype)
+        self, saved: Saved, settings: Settings, gradients: OutputGradients, wanted: Collection[str] = Gradients._fields
+    ) -> Gradients:
+        g_spikes, g_potentials = gradients
+        layout = Layout(g_spikes, saved.bias if "bias" in wanted else None, settings.steps)
+        gx = layout.empty(len(g_spikes), g_spikes.dtype)
+        sums = None if layout.bias is None else torch.empty(layout.columns, dtype=saved.potentials.dtype)
         self._run(
             "backward",
             layout,
             settings,
-            windows,
+            saved.windows,
             out=gx,
-            potentials=layout.potentials(saved),
-            g_potentials=more,
+            potentials=layout.potentials(saved.potentials),
+            g_potentials=None if g_potentials is None else layout.potentials(g_potentials),
             g_bias=sums,
         )
-        return layout.shaped(gx), None if sums is None else layout.bias_gradient(sums)
+        return Gradients(layout.shaped(gx), None if sums is None else layout.bias_gradient(sums))
 
 
 provider = CpuProvider()

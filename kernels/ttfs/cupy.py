@@ -7,12 +7,14 @@ in double precision.
 
 from __future__ import annotations
 
+from collections.abc import Collection
+
 import torch
 from torch import Tensor
 
+from ..dtypes import state_dtype
 from ..launch import cupy as nvrtc
-from ..soma_dendrite.contract import state_dtype
-from .contract import Settings
+from .contract import Gradients, Inputs, OutputGradients, Outputs, Saved, Settings
 from .layout import Layout
 
 __all__ = ["CupyProvider", "defines", "provider", "source"]
@@ -26,7 +28,7 @@ def source() -> str:
 
 
 def defines(dtype: torch.dtype, count: int) -> tuple[str, ...]:
-    """Compiler options of a call with ``count`` windows of neurons in all. Nothing is contracted: see csrc/ttfs.h."""
+    """Compiler options of a call with ``count`` windows of neurons in all. Nothing is contracted: see ttfs/step.h."""
     macros = {
         "STATE": nvrtc.SCALARS[state_dtype(dtype)],
         "IO": nvrtc.SCALARS[dtype],
@@ -53,35 +55,31 @@ class CupyProvider(nvrtc.NvrtcProvider):
             self._launch(defines(x.dtype, count), kernel, -(-count // THREADS), arguments, x.device)
 
     @torch.no_grad()
-    def forward(self, x: Tensor, bias: Tensor | None, windows: Tensor, settings: Settings) -> tuple[Tensor, Tensor]:
+    def forward(self, inputs: Inputs, settings: Settings) -> Outputs:
+        x, bias, windows = inputs
         layout = Layout(x, bias, settings.steps)
         spikes = layout.empty(len(x), x.dtype)
         potentials = layout.empty(layout.W, windows.dtype)
         of_bias = (layout.bias, layout.bias_c, layout.bias_l)
         self._run("ttfs_forward", layout, settings, windows, *of_bias, spikes, potentials)
-        return layout.shaped(spikes), layout.shaped(potentials)
+        return Outputs(layout.shaped(spikes), layout.shaped(potentials))
 
     @torch.no_grad()
     def backward(
-        self,
-        spikes: Tensor,
-        potentials: Tensor | None,
-        saved: Tensor,
-        bias: Tensor | None,
-        windows: Tensor,
-        settings: Settings,
-    ) -> tuple[Tensor, Tensor | None]:
-        layout = Layout(spikes, bias, settings.steps)
-        gx = layout.empty(len(spikes), spikes.dtype)
-        more = None if potentials is None else layout.potentials(potentials)
-        of_saved = layout.potentials(saved)
-        gv = None if bias is None else layout.empty(layout.W, saved.dtype)
-        self._run("ttfs_backward", layout, settings, windows, of_saved, more, gx, gv)
+        self, saved: Saved, settings: Settings, gradients: OutputGradients, wanted: Collection[str] = Gradients._fields
+    ) -> Gradients:
+        g_spikes, g_potentials = gradients
+        layout = Layout(g_spikes, saved.bias if "bias" in wanted else None, settings.steps)
+        gx = layout.empty(len(g_spikes), g_spikes.dtype)
+        more = None if g_potentials is None else layout.potentials(g_potentials)
+        potentials = layout.potentials(saved.potentials)
+        gv = None if layout.bias is None else layout.empty(layout.W, potentials.dtype)
+        self._run("ttfs_backward", layout, settings, saved.windows, potentials, more, gx, gv)
         if gv is None:
-            return layout.shaped(gx), None
+            return Gradients(layout.shaped(gx), None)
         summed = [0, 1, *([] if layout.bias_c else [2]), *([] if layout.bias_l else [3])]
         sums = gv.sum(summed, dtype=torch.float64).to(gv.dtype)
-        return layout.shaped(gx), layout.bias_gradient(sums)
+        return Gradients(layout.shaped(gx), layout.bias_gradient(sums))
 
 
 provider = CupyProvider()

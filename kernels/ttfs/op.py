@@ -9,34 +9,41 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
+from ..contract import Provider
+from ..dtypes import state_dtype
 from ..providers import choose
-from ..registration import define
-from ..soma_dendrite.contract import state_dtype
+from ..registration import define, results, schema
 from . import reference
-from .contract import Settings
+from .contract import Gradients, Inputs, OutputGradients, Outputs, Saved, Settings
 
 __all__ = ["ttfs"]
 
 
+def _provider(x: Tensor, settings: Settings) -> Provider:
+    return choose("ttfs", x.device, x.dtype, settings, x.shape[0])
+
+
 def _forward_implementation(x, bias, windows, steps):
     settings = Settings(steps)
-    spikes, potentials = choose("ttfs", x.device, x.dtype, settings).forward(x, bias, windows, settings)
-    return spikes.contiguous(), potentials.contiguous()
+    out = _provider(x, settings).forward(Inputs(x, bias, windows), settings)
+    return out.spikes.contiguous(), out.potentials.contiguous()
 
 
 def _forward_fake(x, bias, windows, steps):
     return x.new_empty(x.shape), windows.new_empty((x.shape[0] // steps, *x.shape[1:]))
 
 
-def _backward_implementation(spikes, potentials, saved, bias, windows, steps):
-    settings = Settings(steps)
-    provider = choose("ttfs", saved.device, spikes.dtype, settings)
-    gx, g_bias = provider.backward(spikes, potentials, saved, bias, windows, settings)
-    return gx.contiguous(), saved.new_empty(0) if g_bias is None else g_bias.contiguous()
+def _backward_implementation(g_spikes, g_potentials, with_bias, potentials, bias, windows, steps):
+    settings, wanted = Settings(steps), Gradients._fields if with_bias else Gradients._fields[:1]
+    g = OutputGradients(g_spikes, g_potentials)
+    found = _provider(g_spikes, settings).backward(Saved(potentials, bias, windows), settings, g, wanted)
+    g_bias = found.bias if with_bias and found.bias is not None else potentials.new_empty(0)
+    return found.x.contiguous(), g_bias.contiguous()
 
 
-def _backward_fake(spikes, potentials, saved, bias, windows, steps):
-    return spikes.new_empty(spikes.shape), saved.new_empty(0 if bias is None else bias.shape)
+def _backward_fake(g_spikes, g_potentials, with_bias, potentials, bias, windows, steps):
+    g_bias = potentials.new_empty(bias.shape if with_bias and bias is not None else 0)
+    return g_spikes.new_empty(g_spikes.shape), g_bias
 
 
 def _setup_context(ctx, inputs, output) -> None:
@@ -49,25 +56,27 @@ def _setup_context(ctx, inputs, output) -> None:
 def _autograd(ctx, g_spikes, g_potentials):
     if g_spikes is None and g_potentials is None:
         return None, None, None, None
-    saved, bias, windows = ctx.saved_tensors
+    saved = Saved(*ctx.saved_tensors)
+    with_bias = saved.bias is not None and ctx.needs_input_grad[1]
     if g_spikes is None:
-        g_spikes = saved.new_zeros(ctx.shape, dtype=ctx.dtype)
+        g_spikes = saved.potentials.new_zeros(ctx.shape, dtype=ctx.dtype)
     if torch.is_grad_enabled() and not torch.compiler.is_compiling():  # second order: the formula is linear in g
-        gx, g_bias = reference.backward(g_spikes, g_potentials, saved.detach(), bias, windows, Settings(ctx.steps))
+        g, saved = OutputGradients(g_spikes, g_potentials), saved._replace(potentials=saved.potentials.detach())
+        gx, g_bias = reference.backward(saved, Settings(ctx.steps), g, with_bias)
     else:
-        gx, g_bias = _backward(g_spikes, g_potentials, saved, bias, windows, ctx.steps)
-    return gx, None if bias is None else g_bias, None, None
+        gx, g_bias = _backward(g_spikes, g_potentials, with_bias, *saved, ctx.steps)
+    return gx, g_bias if with_bias else None, None, None
 
 
 _backward = define(
     "ttfs_backward",
-    "(Tensor spikes, Tensor? potentials, Tensor saved, Tensor? bias, Tensor windows, int steps) -> (Tensor, Tensor)",
+    f"({schema(OutputGradients, prefix='g_')}, bool with_bias, {schema(Saved, Settings)}) -> {results(Gradients)}",
     _backward_implementation,
     _backward_fake,
 )
 _forward = define(
     "ttfs",
-    "(Tensor x, Tensor? bias, Tensor windows, int steps) -> (Tensor, Tensor)",
+    f"({schema(Inputs, Settings)}) -> {results(Outputs)}",
     _forward_implementation,
     _forward_fake,
     _setup_context,

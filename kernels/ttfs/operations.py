@@ -48,8 +48,8 @@ def _count_forward(named: dict[str, Any]) -> list[Operation]:
 
 
 def _count_backward(named: dict[str, Any]) -> list[Operation]:
-    saved = named["saved"]
-    return backward(saved[0].numel(), saved.shape[0], named["steps"], named["bias"] is not None)
+    potentials, with_bias = named["potentials"], named["with_bias"] and named["bias"] is not None
+    return backward(potentials[0].numel(), potentials.shape[0], named["steps"], with_bias)
 
 
 register(torch.ops.snn_dendrite.ttfs.default, _count_forward)

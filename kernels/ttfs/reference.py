@@ -6,10 +6,13 @@ machine of single-step mode, so that both modes fire in the same bin to the last
 
 from __future__ import annotations
 
+from collections.abc import Collection
+
 import torch
 from torch import Tensor
 
-from .contract import Settings
+from ..contract import Provider
+from .contract import Gradients, Inputs, OutputGradients, Outputs, Saved, Settings
 
 __all__ = ["TorchProvider", "backward", "bins", "charge", "emit", "provider", "slope_weights"]
 
@@ -44,53 +47,42 @@ def slope_weights(potential: Tensor, window: Tensor, steps: int) -> Tensor:
     return torch.where((potential > 0) & (potential <= window), scale, 0.0)
 
 
-def backward(
-    spikes: Tensor,
-    potentials: Tensor | None,
-    saved: Tensor,
-    bias: Tensor | None,
-    windows: Tensor,
-    settings: Settings,
-) -> tuple[Tensor, Tensor | None]:
+def backward(saved: Saved, settings: Settings, g: OutputGradients, with_bias: bool = True) -> Gradients:
     """The backward pass of :mod:`.contract`, linear in the gradients that come in and differentiable in them."""
-    steps = settings.steps
-    g = spikes.unflatten(0, (-1, steps))
-    difference = g[:, 0].to(saved.dtype)
+    steps, (potentials, bias, windows) = settings.steps, saved
+    g_spikes = g.spikes.unflatten(0, (-1, steps))
+    difference = g_spikes[:, 0].to(potentials.dtype)
     if steps > 1:
-        difference = difference - g[:, -1].to(saved.dtype)
-    gv = difference * slope_weights(saved, windows[1], steps)
-    if potentials is not None:
-        gv = gv + potentials
+        difference = difference - g_spikes[:, -1].to(potentials.dtype)
+    gv = difference * slope_weights(potentials, windows[1], steps)
+    if g.potentials is not None:
+        gv = gv + g.potentials
     weights = torch.arange(2 * steps - 1, 0, -2, device=gv.device, dtype=gv.dtype) * (windows[0] / (2 * steps))
     gx = gv.unsqueeze(1) * weights.reshape(1, steps, *[1] * (gv.dim() - 1))
-    g_bias = None if bias is None else gv.sum(0).sum_to_size(bias.shape)
-    return gx.flatten(0, 1).to(spikes.dtype), g_bias
+    g_bias = None if bias is None or not with_bias else gv.sum(0).sum_to_size(bias.shape)
+    return Gradients(gx.flatten(0, 1).to(g.spikes.dtype), g_bias)
 
 
-class TorchProvider:
+class TorchProvider(Provider):
     """The pair in plain torch, on every device torch runs on."""
 
     name = "torch"
 
-    def why_not(self, device: torch.device, dtype: torch.dtype, settings: Settings) -> str | None:
+    def why_not(
+        self, device: torch.device, dtype: torch.dtype, settings: Settings, steps: int = 1, degree: int = 1
+    ) -> str | None:
         return None
 
     @torch.no_grad()
-    def forward(self, x: Tensor, bias: Tensor | None, windows: Tensor, settings: Settings) -> tuple[Tensor, Tensor]:
-        potentials = charge(x, bias, windows, settings.steps)
-        return emit(potentials, windows[1], settings.steps, x.dtype), potentials
+    def forward(self, inputs: Inputs, settings: Settings) -> Outputs:
+        potentials = charge(*inputs, settings.steps)
+        return Outputs(emit(potentials, inputs.windows[1], settings.steps, inputs.x.dtype), potentials)
 
     @torch.no_grad()
     def backward(
-        self,
-        spikes: Tensor,
-        potentials: Tensor | None,
-        saved: Tensor,
-        bias: Tensor | None,
-        windows: Tensor,
-        settings: Settings,
-    ) -> tuple[Tensor, Tensor | None]:
-        return backward(spikes, potentials, saved, bias, windows, settings)
+        self, saved: Saved, settings: Settings, gradients: OutputGradients, wanted: Collection[str] = Gradients._fields
+    ) -> Gradients:
+        return backward(saved, settings, gradients, "bias" in wanted)
 
 
 provider = TorchProvider()

@@ -183,8 +183,8 @@ def _why_idle(op: str, name: str, device: str, providers: Any) -> str:
     """Why a provider that could run a call was not chosen for it."""
     if providers.forced() is not None:
         return f"can run; {providers.forced()!r} is chosen explicitly"
-    provider = next(providers.load(spec) for spec in plugins.providers(op) if spec.name == name)
-    if device not in getattr(provider, "automatic_devices", (device,)):
+    provider = next(spec.load() for spec in plugins.providers(op) if spec.name == name)
+    if providers.idle_on(provider, device):
         return f"can run, but is not chosen automatically on {device}"
     return "can run, at a lower priority"
 

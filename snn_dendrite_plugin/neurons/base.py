@@ -8,7 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from ..kernels.soma_dendrite.contract import state_dtype
+from ..kernels.dtypes import state_dtype
 from .firing import DEFAULT_FIRING, Firing, FiringStep
 
 __all__ = ["DEFAULT_FIRING", "HOST_ARGUMENTS", "Firing", "FiringStep", "NeuronModel", "States"]

@@ -11,8 +11,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn.parameter import UninitializedParameter
 
+from ..kernels.dtypes import state_dtype
 from ..kernels.soma_dendrite import Inputs, Settings, soma_dendrite
-from ..kernels.soma_dendrite.contract import state_dtype
 from ..kernels.surrogates import Surrogate
 from .base import Firing, FiringStep, NeuronModel, States
 

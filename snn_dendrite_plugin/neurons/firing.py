@@ -7,13 +7,11 @@ from collections.abc import Callable
 
 from torch import Tensor
 
+from ..kernels.soma_dendrite.contract import RESETS, TIMINGS
 from ..kernels.soma_dendrite.firing import after_reset, carried, charged, owed
 from ..kernels.surrogates import Surrogate, spike
 
 __all__ = ["DEFAULT_FIRING", "Firing", "FiringStep"]
-
-_RESETS = ("hard", "soft", "none")
-_TIMINGS = ("at_once", "next_step", "at_once_retested")
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -55,10 +53,10 @@ class Firing:
     surrogate: Surrogate | Callable[[Tensor], Tensor] = Surrogate("atan")
 
     def __post_init__(self) -> None:
-        if self.reset not in _RESETS:
-            raise ValueError(f"reset is {self.reset!r}; it must be one of {', '.join(_RESETS)}")
-        if self.timing not in _TIMINGS:
-            raise ValueError(f"timing is {self.timing!r}; it must be one of {', '.join(_TIMINGS)}")
+        if self.reset not in RESETS:
+            raise ValueError(f"reset is {self.reset!r}; it must be one of {', '.join(RESETS)}")
+        if self.timing not in TIMINGS:
+            raise ValueError(f"timing is {self.timing!r}; it must be one of {', '.join(TIMINGS)}")
 
     def threshold_like(self, u: Tensor) -> float | Tensor:
         """The threshold, shaped to broadcast against ``u [N, C, *]``."""

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.parameter import UninitializedParameter
 
-from ..kernels.soma_dendrite.contract import state_dtype
+from ..kernels.dtypes import state_dtype
 from ..kernels.ttfs import Settings, ttfs
 from ..kernels.ttfs.reference import bins, slope_weights
 from .base import Firing, FiringStep, NeuronModel, States

@@ -13,6 +13,7 @@ from snn_dendrite_plugin import cli, plugins
 from snn_dendrite_plugin.commands import doctor, settings, terminal
 from snn_dendrite_plugin.commands import list as listing
 from snn_dendrite_plugin.hookspecs import hookimpl
+from snn_dendrite_plugin.kernels.contract import Provider
 
 HEAVY = ("torch", "spikingjelly", "snntorch", "matplotlib", "sklearn", "numpy", "triton", "cupy")
 
@@ -203,12 +204,12 @@ def test_a_missing_host_is_no_problem_but_one_that_does_not_import_is(monkeypatc
     assert "not installed" in state if installed is None else "cannot be imported: ModuleNotFoundError" in state
 
 
-class Impostor:
+class Impostor(Provider):
     """A provider that computes the reference's spikes, upside down."""
 
     name = "impostor"
 
-    def why_not(self, device, dtype, settings):
+    def why_not(self, device, dtype, settings, steps=1, degree=1):
         return None
 
     def forward(self, inputs, settings):

@@ -18,7 +18,7 @@ from snn_dendrite_plugin.kernels.activations import ACTIVATIONS
 from snn_dendrite_plugin.kernels.launch import cpu as library_module
 from snn_dendrite_plugin.kernels.launch.cpu import LEVELS
 from snn_dendrite_plugin.kernels.soma_dendrite import cpu
-from snn_dendrite_plugin.kernels.soma_dendrite.contract import Inputs, Settings
+from snn_dendrite_plugin.kernels.soma_dendrite.contract import Gradients, Inputs, OutputGradients, Outputs, Settings
 from snn_dendrite_plugin.kernels.soma_dendrite.reference import TorchProvider
 from snn_dendrite_plugin.kernels.surrogates import KINDS
 
@@ -30,7 +30,7 @@ needs_library = pytest.mark.skipif(library_reason is not None, reason=str(librar
 def run(case: Case, provider=cpu.provider):
     """Every result of both directions, as a flat list."""
     outputs = provider.forward(case.inputs, case.settings)
-    gradients = provider.backward(case.inputs, case.settings, case.g_spikes, case.g_u, case.g_v, case.g_sequence)
+    gradients = provider.backward(case.inputs, case.settings, case.gradients)
     return [t for t in (*outputs, *gradients) if t is not None]
 
 
@@ -126,7 +126,7 @@ def test_sizes_off_the_blocks_and_empty_ones(shape, turned, per_channel):
     case = make_case(Settings(branches=2, wiring="fold", record=True), shape=shape, per_channel=per_channel, seed=5)
     check(cpu.provider, case)
     if 0 in shape:
-        gradients = cpu.provider.backward(case.inputs, case.settings, case.g_spikes, None, None, None)
+        gradients = cpu.provider.backward(case.inputs, case.settings, OutputGradients(case.gradients.spikes))
         assert not gradients.theta.any()
         assert not gradients.alpha.any()
 
@@ -144,13 +144,13 @@ def test_large_results_that_go_past_the_caches_are_the_same_bits(wiring, positio
     assert x.nbytes >= 8 << 20
     assert x[:, :1].nbytes < 8 << 20
     whole = provider.forward(inputs._replace(x=x), settings)
-    gx = provider.backward(inputs._replace(x=x), settings, g, None, None, None).x
+    gx = provider.backward(inputs._replace(x=x), settings, OutputGradients(g)).x
     for entry in range(0, 16, 5):
         part = inputs._replace(x=x[:, entry : entry + 1], u=inputs.u[entry : entry + 1], v=inputs.v[entry : entry + 1])
         alone = provider.forward(part, settings)
         assert torch.equal(whole.spikes[:, entry : entry + 1], alone.spikes)
         assert torch.equal(whole.v[entry : entry + 1], alone.v)
-        same = provider.backward(part, settings, g[:, entry : entry + 1], None, None, None).x
+        same = provider.backward(part, settings, OutputGradients(g[:, entry : entry + 1])).x
         assert torch.equal(gx[:, entry : entry + 1], same)
 
 
@@ -193,7 +193,7 @@ def test_a_value_that_is_not_finite_stays_in_its_neuron(bad, dtype):
         differs = one != other
         differs[at] = False
         assert not differs.any()
-    cpu.provider.backward(broken.inputs, case.settings, case.g_spikes, None, None, None)
+    cpu.provider.backward(broken.inputs, case.settings, OutputGradients(case.gradients.spikes))
 
 
 @needs_library
@@ -234,28 +234,44 @@ def test_unknown_instruction_set():
 
 
 class _Wrong(TorchProvider):
-    """The reference with one wrong result."""
+    """The reference with one result of one direction slightly off, or deaf to the gradient of one output."""
 
-    def __init__(self, field: str) -> None:
-        self.field = field
+    def __init__(self, direction: str, field: str) -> None:
+        self.direction, self.field = direction, field
 
     def forward(self, inputs, settings):
         outputs = super().forward(inputs, settings)
-        if self.field == "spikes":
-            outputs.spikes[-1, 0, 0] = 1 - outputs.spikes[-1, 0, 0]
+        if self.direction == "forward":
+            result = getattr(outputs, self.field)
+            if self.field in ("spikes", "fired"):
+                result[-1, 0, 0] = 1 - result[-1, 0, 0]
+            else:
+                result.mul_(1.0001)
         return outputs
 
-    def backward(self, inputs, settings, *gradients, **named):
-        result = super().backward(inputs, settings, *gradients, **named)
-        if self.field in result._fields:
+    def backward(self, inputs, settings, gradients, wanted):
+        if self.direction == "given":
+            gradients = gradients._replace(**{self.field: torch.zeros_like(getattr(gradients, self.field))})
+        result = super().backward(inputs, settings, gradients, wanted)
+        if self.direction == "backward":
             getattr(result, self.field).mul_(1.02)
         return result
 
 
-@pytest.mark.parametrize("field", ["spikes", "x", "u", "v", "alpha", "gain", "offset", "strength", "direct", "theta"])
-def test_the_comparison_finds_a_wrong_result(field):
-    with pytest.raises(AssertionError, match=field):
-        check(_Wrong(field), make_case(Settings(branches=2, wiring="fold"), seed=9))
+WRONG = [
+    *(("forward", field) for field in Outputs._fields),
+    *(("backward", field) for field in Gradients._fields),
+    *(("given", field) for field in OutputGradients._fields),
+]
+
+
+@pytest.mark.parametrize(("direction", "field"), WRONG)
+def test_the_comparison_finds_a_wrong_result(direction, field):
+    case = make_case(Settings(branches=2, wiring="fold", fire_once=True, record=True), seed=9)
+    check(TorchProvider(), case)
+    message = {"forward": field, "backward": f"gradient of {field}:", "given": "gradient of"}[direction]
+    with pytest.raises(AssertionError, match=message):
+        check(_Wrong(direction, field), case)
 
 
 @needs_library
@@ -276,8 +292,8 @@ def test_more_than_two_to_the_31_values():
     assert not got.spikes[:-1].any()
     g = torch.zeros_like(got.spikes)
     g[-1] = 1
-    gradients = cpu.provider.backward(inputs, chosen, g, None, None, None)
-    small = TorchProvider().backward(inputs._replace(x=x[-1:]), chosen, g[-1:], None, None, None)
+    gradients = cpu.provider.backward(inputs, chosen, OutputGradients(g))
+    small = TorchProvider().backward(inputs._replace(x=x[-1:]), chosen, OutputGradients(g[-1:]))
     assert torch.allclose(gradients.x[-1].float(), small.x[-1].float(), atol=1e-3)
 
 
@@ -317,7 +333,7 @@ def test_speed_against_spikingjelly():
 
     def both(p, s, gradient):
         cpu.provider.forward(p, s)
-        cpu.provider.backward(p, s, gradient, None, None, None, wanted=("x", "strength", "theta"))
+        cpu.provider.backward(p, s, OutputGradients(gradient), wanted=("x", "strength", "theta"))
 
     took = median(
         {

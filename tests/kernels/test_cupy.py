@@ -11,7 +11,7 @@ from kernel_cases import check, make_case, random_case
 
 from snn_dendrite_plugin.kernels.activations import ACTIVATIONS
 from snn_dendrite_plugin.kernels.soma_dendrite import cupy as module
-from snn_dendrite_plugin.kernels.soma_dendrite.contract import Settings
+from snn_dendrite_plugin.kernels.soma_dendrite.contract import OutputGradients, Settings
 from snn_dendrite_plugin.kernels.surrogates import KINDS
 
 gpu_reason = module.provider.why_not(torch.device("cuda"), torch.float32, Settings())
@@ -79,7 +79,7 @@ def test_segments_and_groups_run_on_the_cpu(on_cpu, shape, wiring):
 def test_empty_calls(on_cpu):
     case = make_case(Settings(branches=2), shape=(3, 0, 4))
     check(on_cpu, case)
-    assert not on_cpu.backward(case.inputs, case.settings, case.g_spikes, None, None, None).theta.any()
+    assert not on_cpu.backward(case.inputs, case.settings, OutputGradients(case.gradients.spikes)).theta.any()
 
 
 @needs_compiler
@@ -107,6 +107,7 @@ def test_random_cases_on_the_gpu():
 @pytest.mark.skipif(gpu_reason is not None, reason=str(gpu_reason))
 def test_same_bits_on_the_gpu():
     case = make_case(Settings(branches=4, wiring="fold"), shape=(40, 8, 16, 100), per_channel=True).to("cuda")
-    runs = [module.provider.backward(case.inputs, case.settings, case.g_spikes, None, None, None) for _ in range(3)]
+    g = OutputGradients(case.gradients.spikes)
+    runs = [module.provider.backward(case.inputs, case.settings, g) for _ in range(3)]
     for other in runs[1:]:
         assert all(a is b is None or torch.equal(a, b) for a, b in zip(runs[0], other, strict=True))

@@ -9,7 +9,7 @@ from random_calls import random_call
 from snn_dendrite_plugin import use_provider
 from snn_dendrite_plugin.kernels.providers import ProviderError, explain
 from snn_dendrite_plugin.kernels.soma_dendrite import Inputs, Settings, soma_dendrite
-from snn_dendrite_plugin.kernels.soma_dendrite.op import _FIELDS
+from snn_dendrite_plugin.kernels.soma_dendrite.op import _STATIC
 from snn_dendrite_plugin.kernels.soma_dendrite.reference import run
 
 STATIC = [
@@ -27,7 +27,7 @@ def call(i=0, dtype=torch.float32, shape=(2, 3, 4), t=5):
 
 
 def arguments(inputs, settings):
-    return (*inputs, *(getattr(settings, field.name) for field in _FIELDS))
+    return (*inputs, *(getattr(settings, name) for name in _STATIC))
 
 
 @pytest.mark.parametrize("i", range(len(STATIC)))

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from random_calls import random_call
 
 from snn_dendrite_plugin.kernels.activations import ACTIVATIONS
-from snn_dendrite_plugin.kernels.soma_dendrite.contract import Inputs, Settings
+from snn_dendrite_plugin.kernels.soma_dendrite.contract import Inputs, OutputGradients, Settings
 from snn_dendrite_plugin.kernels.soma_dendrite.reference import TorchProvider, run
 from snn_dendrite_plugin.kernels.surrogates import KINDS, Surrogate, derivative, spike
 
@@ -183,8 +183,8 @@ def test_hand_written_backward_equals_autograd(
         surrogate_a=sg.a, surrogate_b=sg.b, clamp_low=-2.0 if degree > 1 else -math.inf, clamp_high=2.0,
     )  # fmt: skip
     out = run(inputs, s)
-    outs = [out.spikes, out.u, out.v, out.u_sequence]
-    grads = [None if o is None else torch.randn_like(o) for o in outs]
+    outs = [getattr(out, name) for name in OutputGradients._fields]
+    grads = OutputGradients(*(None if o is None else torch.randn_like(o) for o in outs))
     leaves = {name: value for name, value in inputs._asdict().items() if value is not None and value.requires_grad}
     expected = torch.autograd.grad(
         [o for o in outs if o is not None],
@@ -192,7 +192,7 @@ def test_hand_written_backward_equals_autograd(
         [g for g in grads if g is not None],
         allow_unused=True,
     )
-    found = TorchProvider().backward(inputs, s, *grads)
+    found = TorchProvider().backward(inputs, s, grads)
     for (name, leaf), gradient in zip(leaves.items(), expected, strict=True):
         gradient = torch.zeros_like(leaf) if gradient is None else gradient
         error = (getattr(found, name) - gradient).norm() / (gradient.norm() + 1e-9)

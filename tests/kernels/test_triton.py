@@ -10,7 +10,7 @@ from kernel_cases import check, make_case, random_case
 from triton_cases import CASES, DENDSN, case
 from triton_worker import Ask, needs_triton, worker
 
-from snn_dendrite_plugin.kernels.soma_dendrite.contract import Settings
+from snn_dendrite_plugin.kernels.soma_dendrite.contract import OutputGradients, Settings
 from snn_dendrite_plugin.kernels.soma_dendrite.triton.provider import MOST_BRANCHES, MOST_REGISTERS, provider
 
 LONG_SEEDS = range(150)
@@ -93,7 +93,7 @@ def test_says_that_triton_is_missing(run_python: Callable[..., str]) -> None:
 import importlib.util
 importlib.util.find_spec = lambda name, package=None: None
 import torch
-from snn_dendrite_plugin.kernels.soma_dendrite.contract import Settings
+from snn_dendrite_plugin.kernels.soma_dendrite.contract import OutputGradients, Settings
 from snn_dendrite_plugin.kernels.soma_dendrite.triton.provider import provider
 print(provider.why_not(torch.device("cuda"), torch.float32, Settings()))
 """
@@ -105,7 +105,7 @@ def test_interpreter_must_be_chosen_before_triton_is_imported(run_python: Callab
     code = """
 import os, torch, triton
 from snn_dendrite_plugin.kernels.soma_dendrite.triton import kernels as triton_kernels
-from snn_dendrite_plugin.kernels.soma_dendrite.contract import Settings
+from snn_dendrite_plugin.kernels.soma_dendrite.contract import OutputGradients, Settings
 from snn_dendrite_plugin.kernels.soma_dendrite.triton.provider import provider
 os.environ["TRITON_INTERPRET"] = "1"
 print(provider.why_not(torch.device("cpu"), torch.float32, Settings()))
@@ -140,7 +140,7 @@ def test_gpu_large_calls_agree_and_repeat_bit_by_bit(name: str) -> None:
     c = make_case(settings, **options)
     check(provider, c, "cuda")
     moved = c.to("cuda")
-    runs = [provider.backward(moved.inputs, settings, moved.g_spikes, moved.g_u, moved.g_v, None) for _ in range(2)]
+    runs = [provider.backward(moved.inputs, settings, moved.gradients) for _ in range(2)]
     for a, b in zip(*runs, strict=True):
         assert a is None or torch.equal(a, b)
 
@@ -168,7 +168,7 @@ def test_gpu_bandwidth(branches: int, t_steps: int, dtype: torch.dtype) -> None:
     target = torch.empty_like(x)
     copy = 2 * x.nbytes / do_bench(lambda: target.copy_(x))
     time = do_bench(lambda: provider.forward(inputs, settings))
-    time += do_bench(lambda: provider.backward(inputs, settings, gs, None, None, None))
+    time += do_bench(lambda: provider.backward(inputs, settings, OutputGradients(gs)))
     share = (3 * x.nbytes + 2 * gs.nbytes) / time / copy
     print(f"branches={branches} T={t_steps} {dtype}: {share:.0%} of copy speed ({copy / 1e6:.0f} GB/s)")
     assert share >= 0.8

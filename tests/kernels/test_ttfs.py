@@ -13,7 +13,7 @@ from ttfs_cases import BIASES, LAYOUTS, cases, check, make_case, random_case, sa
 from snn_dendrite_plugin.kernels.launch import cpu as library
 from snn_dendrite_plugin.kernels.launch.cpu import LEVELS
 from snn_dendrite_plugin.kernels.ttfs import cpu, cupy, reference
-from snn_dendrite_plugin.kernels.ttfs.contract import Settings
+from snn_dendrite_plugin.kernels.ttfs.contract import Gradients, Outputs, Settings
 from snn_dendrite_plugin.kernels.ttfs.op import ttfs
 from snn_dendrite_plugin.kernels.ttfs.triton import provider as triton
 
@@ -96,19 +96,19 @@ class _Wrong(reference.TorchProvider):
     def __init__(self, index: int) -> None:
         self.index = index
 
-    def forward(self, x, bias, windows, settings):
-        out = [t.clone() for t in super().forward(x, bias, windows, settings)]
+    def forward(self, inputs, settings):
+        out = [t.clone() for t in super().forward(inputs, settings)]
         if self.index == 0:
             out[0].view(-1)[7] = 1 - out[0].view(-1)[7]
         if self.index == 1:
             out[1] *= 1.001
-        return tuple(out)
+        return Outputs(*out)
 
     def backward(self, *arguments):
         out = list(super().backward(*arguments))
         if self.index > 1:
             out[self.index - 2] *= 1.001
-        return tuple(out)
+        return Gradients(*out)
 
 
 @pytest.mark.parametrize("index", range(4))

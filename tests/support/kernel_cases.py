@@ -19,14 +19,15 @@ from hypothesis import strategies as st
 from torch import Tensor
 
 from snn_dendrite_plugin.kernels.activations import ACTIVATIONS
+from snn_dendrite_plugin.kernels.contract import Provider
+from snn_dendrite_plugin.kernels.dtypes import state_dtype
 from snn_dendrite_plugin.kernels.soma_dendrite.contract import (
     Gradients,
     Inputs,
+    OutputGradients,
     Outputs,
-    Provider,
     Settings,
     one_number,
-    state_dtype,
 )
 from snn_dendrite_plugin.kernels.soma_dendrite.reference import step
 from snn_dendrite_plugin.kernels.surrogates import KINDS, Surrogate, spike
@@ -61,10 +62,7 @@ class Case:
 
     settings: Settings
     inputs: Inputs
-    g_spikes: Tensor
-    g_u: Tensor | None
-    g_v: Tensor | None
-    g_sequence: Tensor | None
+    gradients: OutputGradients
     wanted: tuple[str, ...] = Gradients._fields
     note: str = ""
 
@@ -77,10 +75,7 @@ class Case:
         return replace(
             self,
             inputs=Inputs(*map(move, self.inputs)),
-            g_spikes=move(self.g_spikes),
-            g_u=move(self.g_u),
-            g_v=move(self.g_v),
-            g_sequence=move(self.g_sequence),
+            gradients=OutputGradients(*map(move, self.gradients)),
         )
 
 
@@ -160,10 +155,12 @@ def make_case(
     return Case(
         settings,
         inputs,
-        g_spikes=_lay_out(normal(t, n, c, *rest).to(dtype), g_layout),
-        g_u=normal(n, c, *rest).to(state) if g_states else None,
-        g_v=normal(n, c, b, *rest).to(state) if b and g_states else None,
-        g_sequence=normal(t, n, c, *rest).to(state) if settings.record and g_states else None,
+        OutputGradients(
+            spikes=_lay_out(normal(t, n, c, *rest).to(dtype), g_layout),
+            u=normal(n, c, *rest).to(state) if g_states else None,
+            v=normal(n, c, b, *rest).to(state) if b and g_states else None,
+            u_sequence=normal(t, n, c, *rest).to(state) if settings.record and g_states else None,
+        ),
         wanted=wanted,
         note=f"shape={shape} dtype={dtype} degree={degree} per_channel={per_channel} mixed={mixed} gain={gain} "
         f"offset={offset} layout={layout}/{g_layout} g_states={g_states} fresh={fresh} wanted={wanted} seed={seed}",
@@ -324,15 +321,16 @@ def check(provider: Provider, case: Case, device: torch.device | str = "cpu") ->
         def mask(g: Tensor | None, branch: bool = False) -> Tensor | None:
             return None if g is None else g * (clear.unsqueeze(2) if branch else clear).to(g.dtype)
 
-        gradients = {
-            "spikes": case.g_spikes if bool(clear.all()) else mask(case.g_spikes),  # keeps its strides where it can
-            "u": mask(case.g_u),
-            "v": mask(case.g_v, branch=True),
-            "u_sequence": mask(case.g_sequence),
-        }
+        g = case.gradients
+        gradients = OutputGradients(
+            spikes=g.spikes if bool(clear.all()) else mask(g.spikes),  # keeps its strides where it can
+            u=mask(g.u),
+            v=mask(g.v, branch=True),
+            u_sequence=mask(g.u_sequence),
+        )
         total = sum(
             (getattr(reference, name) * g.double()).sum()
-            for name, g in gradients.items()
+            for name, g in gradients._asdict().items()
             if g is not None and getattr(reference, name) is not None
         )
         named = {name: p for name, p in leaves._asdict().items() if p is not None and name != "fired"}
@@ -345,8 +343,8 @@ def check(provider: Provider, case: Case, device: torch.device | str = "cpu") ->
             got: Gradients = provider.backward(
                 moved.inputs,
                 settings,
-                **{k: None if g is None else g.to(device) for k, g in gradients.items()},
-                wanted=case.wanted,
+                OutputGradients(*(None if g is None else g.to(device) for g in gradients)),
+                case.wanted,
             )
         for name, p, old in zip(Inputs._fields, moved.inputs, before, strict=True):
             assert p is None or torch.equal(p, old), f"{name} was written to"
@@ -380,7 +378,7 @@ def check(provider: Provider, case: Case, device: torch.device | str = "cpu") ->
             want = torch.zeros_like(getattr(leaves, name)) if wanted[name] is None else wanted[name]
             stored = max(tolerance, STORED[dtype]) if name == "x" else tolerance
             # a sum over many neurons may cancel: measure its error against the size of its terms
-            floor = 1e-3 if name in ("x", "u", "v") else 1e-3 * max(1.0, case.g_spikes.numel() ** 0.5)
+            floor = 1e-3 if name in ("x", "u", "v") else 1e-3 * max(1.0, case.gradients.spikes.numel() ** 0.5)
             within = want.abs() < 6e4 if dtype == torch.float16 and name == "x" else None  # float16 ends at 65504
             _close(f"gradient of {name}", value, want, stored, within, floor)
         return share

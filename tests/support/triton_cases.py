@@ -153,7 +153,7 @@ def compiled(name: str, capability: int) -> dict[str, dict[str, int]]:
 
     def call() -> None:
         provider.forward(c.inputs, c.settings)
-        provider.backward(c.inputs, c.settings, c.g_spikes, c.g_u, c.g_v, c.g_sequence)
+        provider.backward(c.inputs, c.settings, c.gradients)
 
     return resources(provider_module, call, capability)
 

@@ -13,9 +13,10 @@ from typing import Any
 import pytest
 from places import SUPPORT
 
-from snn_dendrite_plugin.kernels.soma_dendrite.triton.provider import _missing
+from snn_dendrite_plugin.kernels.launch.triton import missing
+from snn_dendrite_plugin.kernels.soma_dendrite.triton.provider import provider
 
-needs_triton = pytest.mark.skipif(_missing() is not None, reason=str(_missing()))
+needs_triton = pytest.mark.skipif(missing(provider.kernels) is not None, reason=str(missing(provider.kernels)))
 Ask = Callable[..., Any]
 
 

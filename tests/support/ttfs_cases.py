@@ -11,9 +11,10 @@ from hypothesis import strategies as st
 from kernel_cases import STORED, poisoned_memory
 from torch import Tensor
 
-from snn_dendrite_plugin.kernels.soma_dendrite.contract import state_dtype
+from snn_dendrite_plugin.kernels.contract import Provider
+from snn_dendrite_plugin.kernels.dtypes import state_dtype
 from snn_dendrite_plugin.kernels.ttfs import reference
-from snn_dendrite_plugin.kernels.ttfs.contract import Provider, Settings
+from snn_dendrite_plugin.kernels.ttfs.contract import Inputs, OutputGradients, Saved, Settings
 
 LAYOUTS = ("contiguous", "channels_last", "sliced", "channels_sliced", "time_inside", "expanded")
 BIASES = ("none", "one", "channel", "space", "full")
@@ -38,10 +39,10 @@ class Case:
 
     def run(self, provider: Provider) -> list[Tensor | None]:
         """Spikes, potentials and the gradients of x and bias."""
-        spikes, potentials = provider.forward(self.x, self.bias, self.windows, self.settings)
-        saved = potentials.contiguous()
-        gradients = provider.backward(self.g_spikes, self.g_potentials, saved, self.bias, self.windows, self.settings)
-        return [spikes, potentials, *gradients]
+        out = provider.forward(Inputs(self.x, self.bias, self.windows), self.settings)
+        saved = Saved(out.potentials.contiguous(), self.bias, self.windows)
+        gradients = provider.backward(saved, self.settings, OutputGradients(self.g_spikes, self.g_potentials))
+        return [*out, *gradients]
 
 
 def _lay_out(x: Tensor, layout: str) -> Tensor:
@@ -148,15 +149,13 @@ def check(provider: Provider, case: Case, device: torch.device | str = "cpu") ->
     """
     dtype, state, steps = case.x.dtype, case.windows.dtype, case.settings.steps
     wide = replace(case, **{name: value.double() for name, value in vars(case).items() if isinstance(value, Tensor)})
-    spikes, potentials = reference.provider.forward(wide.x, wide.bias, wide.windows, case.settings)
+    spikes, potentials = reference.provider.forward(Inputs(wide.x, wide.bias, wide.windows), case.settings)
     level = potentials * (steps / wide.windows[1])
     nearest = level.round().clamp(0, steps)  # borders that decide between spikes: at 0, ..., T - 1, and T for gradients
     clear = (level - nearest).abs() > BORDER
     repeated = clear.repeat_interleave(steps, 0)
-    wide = replace(wide, g_spikes=wide.g_spikes * repeated)
-    gx, g_bias = reference.provider.backward(
-        wide.g_spikes, wide.g_potentials, potentials, wide.bias, wide.windows, case.settings
-    )
+    g = OutputGradients(wide.g_spikes * repeated, wide.g_potentials)
+    gx, g_bias = reference.provider.backward(Saved(potentials, wide.bias, wide.windows), case.settings, g)
     moved = case.to(device)
     if not bool(clear.all()):
         moved = replace(moved, g_spikes=moved.g_spikes * repeated.to(device).to(dtype))

@@ -17,8 +17,8 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 
-from ...launch.triton import missing, on, why_not
-from ..contract import Gradients, Inputs, Outputs, Settings, dimensions, one_number
+from ...launch.triton import LaunchedProvider, on
+from ..contract import PARAMETERS, Gradients, Inputs, OutputGradients, Outputs, Settings, dimensions, one_number
 
 __all__ = ["TritonProvider", "provider"]
 
@@ -31,7 +31,6 @@ LOADS = 16  # inputs per neuron that the forward kernel loads ahead
 LONGEST_SEGMENT = {"forward": 16, "backward": 8}
 PROGRAMS_PER_PROCESSOR = 8  # two rounds at four resident programs
 PACKABLE = (2, 4, 8)  # branch counts that one tile loads and stores at once
-PARAMETERS = ("alpha", "gain", "offset", "strength", "direct", "theta", "threshold")
 
 
 def _next_power(n: int) -> int:
@@ -47,10 +46,6 @@ def _kernels() -> ModuleType:
     from . import kernels as triton_kernels
 
     return triton_kernels
-
-
-def _missing() -> str | None:
-    return missing(_kernels)
 
 
 class _Grid(NamedTuple):
@@ -191,7 +186,7 @@ def _static(inputs: Inputs, settings: Settings, grid: _Grid, fan: int, modes: di
         segment=segment,
         even=t_steps % segment == 0,
         long=backward and t_steps > segment,
-        fresh=one_number(inputs.u, inputs.v, inputs.fired),
+        fresh=one_number(*inputs.states),
     )
 
 
@@ -213,16 +208,17 @@ def _run(kernel: Any, programs: int, arguments: tuple[Any, ...], options: dict[s
     return kernel[(programs,)](*arguments, **options)
 
 
-class TritonProvider:
+class TritonProvider(LaunchedProvider):
     """The fused kernels on CUDA devices; on CPU tensors under Triton's interpreter."""
 
-    name = "triton"
-    automatic_devices = ("cuda",)  # the interpreter is for tests, never for speed
+    kernels = staticmethod(_kernels)
 
-    def why_not(self, device: torch.device, dtype: torch.dtype, settings: Settings) -> str | None:
+    def why_not(
+        self, device: torch.device, dtype: torch.dtype, settings: Settings, steps: int = 1, degree: int = 1
+    ) -> str | None:
         if settings.branches > MOST_BRANCHES:
             return f"branches is {settings.branches}; the triton kernels hold at most {MOST_BRANCHES} in registers"
-        return why_not(device, dtype, _kernels)
+        return super().why_not(device, dtype, settings, steps, degree)
 
     @torch.no_grad()
     def forward(self, inputs: Inputs, settings: Settings) -> Outputs:
@@ -233,42 +229,35 @@ class TritonProvider:
         # forward sums nothing per channel, but a lane must find its channel
         grid = _grid(x, x_l, None, 0, settings, 2 in modes.values())
         spikes = _dense(x, c, grid.channels_fast)
-        u, v, fired = (None if state is None else state.new_empty(state.shape) for state in inputs[1:4])
-        trace = inputs.u.new_empty((t, *inputs.u.shape)) if settings.record else None
+        u, v, fired = (None if state is None else state.new_empty(state.shape) for state in inputs.states)
+        u_sequence = inputs.u.new_empty((t, *inputs.u.shape)) if settings.record else None
         if spikes.numel():
             static = _static(inputs, settings, grid, fan, modes, backward=False)
             with on(x.device):
                 _launch(
                     _kernels().forward_kernel, grid.blocks_c * grid.blocks_j,
-                    *inputs, spikes, u, v, fired, trace,
+                    *inputs, spikes, u, v, fired, u_sequence,
                     t, grid.n, grid.c, grid.positions, grid.n * grid.positions, u.numel(), *grid.x,
                     float(settings.v_reset), float(settings.clamp_low), float(settings.clamp_high),
                     grid.blocks_c, static,
                 )  # fmt: skip
-        return Outputs(spikes, u, v, fired if settings.fire_once else None, trace)
+        return Outputs(spikes, u, v, fired if settings.fire_once else None, u_sequence)
 
     @torch.no_grad()
     def backward(
-        self,
-        inputs: Inputs,
-        settings: Settings,
-        spikes: Tensor,
-        u: Tensor | None,
-        v: Tensor | None,
-        u_sequence: Tensor | None,
-        wanted: Collection[str] = Gradients._fields,
+        self, saved: Inputs, settings: Settings, gradients: OutputGradients, wanted: Collection[str] = Gradients._fields
     ) -> Gradients:
-        x, x_l = _readable(inputs.x)
+        x, x_l = _readable(saved.x)
         t, _, c, fan, _ = dimensions(x, settings)
-        inputs = _prepared(inputs, x)
-        gs, gs_l = _readable(spikes)
-        u, v, u_sequence = (None if g is None else g.contiguous() for g in (u, v, u_sequence))
+        inputs = _prepared(saved, x)
+        g_spikes, gs_l = _readable(gradients.spikes)
+        g_u, g_v, g_u_sequence = (None if g is None else g.contiguous() for g in gradients[1:])
         modes = {name: _mode(getattr(inputs, name), c) for name in PARAMETERS}
-        grid = _grid(x, x_l, gs, gs_l, settings, 2 in modes.values())
+        grid = _grid(x, x_l, g_spikes, gs_l, settings, 2 in modes.values())
         gx = _dense(x, x.shape[2], grid.channels_fast)
         gu = inputs.u.new_empty(inputs.u.shape) if "u" in wanted else None
         gv = inputs.v.new_empty(inputs.v.shape) if "v" in wanted and inputs.v is not None else None
-        if not gs.numel():
+        if not g_spikes.numel():
             parameters = ((name, getattr(inputs, name)) for name in PARAMETERS)
             return Gradients(gx, gu, gv, **{k: None if p is None else torch.zeros_like(p) for k, p in parameters})
         static = _static(inputs, settings, grid, fan, modes, backward=True)
@@ -282,7 +271,7 @@ class TritonProvider:
         with on(x.device):
             _launch(
                 _kernels().backward_kernel, programs,
-                *inputs, gs, u, v, u_sequence, gx, gu, gv, sums, scratch,
+                *inputs, g_spikes, g_u, g_v, g_u_sequence, gx, gu, gv, sums, scratch,
                 t, grid.n, grid.c, grid.positions, grid.n * grid.positions, inputs.u.numel(), *grid.x, *grid.gs,
                 float(settings.v_reset), float(settings.clamp_low), float(settings.clamp_high),
                 float(settings.surrogate_a), float(settings.surrogate_b),
@@ -293,10 +282,10 @@ class TritonProvider:
 
 def _prepared(inputs: Inputs, x: Tensor) -> Inputs:
     """States and parameters contiguous, save fresh states; x as it is read."""
-    states = inputs[1:4]
+    states = inputs.states
     if not one_number(*states):
         states = tuple(None if state is None else state.contiguous() for state in states)
-    return Inputs(x, *states, *(None if p is None else p.contiguous() for p in inputs[4:]))
+    return Inputs(x, *states, *(None if p is None else p.contiguous() for p in inputs.parameters))
 
 
 def _parameter_gradients(

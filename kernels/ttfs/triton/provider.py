@@ -7,14 +7,14 @@ kernels run on CPU tensors, slowly: that is how they are tested without a GPU.
 from __future__ import annotations
 
 import functools
+from collections.abc import Collection
 from types import ModuleType
 from typing import Any
 
 import torch
-from torch import Tensor
 
-from ...launch.triton import missing, on, why_not
-from ..contract import Settings
+from ...launch.triton import LaunchedProvider, on
+from ..contract import Gradients, Inputs, OutputGradients, Outputs, Saved, Settings
 from ..layout import Layout
 
 __all__ = ["TritonProvider", "provider"]
@@ -29,10 +29,6 @@ def _kernels() -> ModuleType:
     from . import kernels as triton_kernels
 
     return triton_kernels
-
-
-def _missing() -> str | None:
-    return missing(_kernels)
 
 
 def _next_power(n: int) -> int:
@@ -69,17 +65,14 @@ class _Tiles:
         }
 
 
-class TritonProvider:
+class TritonProvider(LaunchedProvider):
     """The fused kernels on CUDA devices; on CPU tensors under Triton's interpreter."""
 
-    name = "triton"
-    automatic_devices = ("cuda",)  # the interpreter is for tests, never for speed
-
-    def why_not(self, device: torch.device, dtype: torch.dtype, settings: Settings) -> str | None:
-        return why_not(device, dtype, _kernels)
+    kernels = staticmethod(_kernels)
 
     @torch.no_grad()
-    def forward(self, x: Tensor, bias: Tensor | None, windows: Tensor, settings: Settings) -> tuple[Tensor, Tensor]:
+    def forward(self, inputs: Inputs, settings: Settings) -> Outputs:
+        x, bias, windows = inputs
         layout = Layout(x, bias, settings.steps)
         spikes = layout.empty(len(x), x.dtype)
         potentials = layout.empty(layout.W, windows.dtype)
@@ -91,40 +84,36 @@ class TritonProvider:
             )  # fmt: skip
             with on(x.device):
                 _run(_kernels().forward_kernel, tiles.programs, arguments, tiles.options)
-        return layout.shaped(spikes), layout.shaped(potentials)
+        return Outputs(layout.shaped(spikes), layout.shaped(potentials))
 
     @torch.no_grad()
     def backward(
-        self,
-        spikes: Tensor,
-        potentials: Tensor | None,
-        saved: Tensor,
-        bias: Tensor | None,
-        windows: Tensor,
-        settings: Settings,
-    ) -> tuple[Tensor, Tensor | None]:
-        layout = Layout(spikes, bias, settings.steps)
-        gx = layout.empty(len(spikes), spikes.dtype)
+        self, saved: Saved, settings: Settings, gradients: OutputGradients, wanted: Collection[str] = Gradients._fields
+    ) -> Gradients:
+        g_spikes, g_potentials = gradients
+        bias = saved.bias if "bias" in wanted else None
+        layout = Layout(g_spikes, bias, settings.steps)
+        gx = layout.empty(len(g_spikes), g_spikes.dtype)
         if not gx.numel():
-            return layout.shaped(gx), None if bias is None else torch.zeros_like(bias)
+            return Gradients(layout.shaped(gx), None if bias is None else torch.zeros_like(bias))
         tiles = _Tiles(layout, settings)
-        more = None if potentials is None else layout.potentials(potentials)
-        along_l, sums = bool(layout.bias_l), None
+        more = None if g_potentials is None else layout.potentials(g_potentials)
+        along_l, sums, dtype = bool(layout.bias_l), None, saved.potentials.dtype
         if bias is not None:
             shape = (layout.W, tiles.blocks_r, layout.L)
             shape = shape if along_l else (layout.W, layout.N, layout.C, tiles.blocks_l)
-            sums = gx.new_empty(shape, dtype=saved.dtype)
+            sums = gx.new_empty(shape, dtype=dtype)
         arguments = (
-            layout.x, windows.contiguous(), layout.potentials(saved), more, gx, sums,
+            layout.x, saved.windows.contiguous(), layout.potentials(saved.potentials), more, gx, sums,
             *tiles.sizes, tiles.blocks_r, tiles.blocks_l, along_l,
         )  # fmt: skip
         with on(gx.device):
             _run(_kernels().backward_kernel, tiles.programs, arguments, tiles.options)
         if sums is None:
-            return layout.shaped(gx), None
+            return Gradients(layout.shaped(gx), None)
         summed = (0, 1) if along_l else (0, 1, 3) if layout.bias_c else (0, 1, 2, 3)
-        sums = sums.sum(summed, dtype=torch.float64).to(saved.dtype)
-        return layout.shaped(gx), layout.bias_gradient(sums)
+        sums = sums.sum(summed, dtype=torch.float64).to(dtype)
+        return Gradients(layout.shaped(gx), layout.bias_gradient(sums))
 
 
 provider = TritonProvider()

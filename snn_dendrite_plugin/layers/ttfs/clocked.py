@@ -13,7 +13,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from ...kernels.soma_dendrite.contract import state_dtype
+from ...kernels.dtypes import state_dtype
 from ...kernels.ttfs import Settings
 from ...kernels.ttfs.reference import bins, charge, emit
 from .times import check_range, scale_input
