@@ -140,7 +140,7 @@ def leaky_snntorch() -> Contestant:
 
 
 def node_spikingjelly(name: str, device: torch.device | str = "cpu") -> Contestant:
-    """Ours as users of SpikingJelly call it: the node of the model that :data:`MODELS` calls ``name``, and its reset."""
+    """Ours as users of SpikingJelly call it: the node of the model ``name`` of :data:`MODELS`, and its reset."""
     from spikingjelly.activation_based import functional, neuron, surrogate
 
     node = getattr(neuron, node_name(name))(

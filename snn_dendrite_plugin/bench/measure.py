@@ -60,7 +60,7 @@ class Result:
     held: float
 
 
-# CPU sizes: a convolutional layer's tensor (2.1 M values) at several T, a dense layer, and one small enough to be launch-bound.
+# CPU sizes: a convolutional layer (2.1 M values) at several T, a dense layer, and one small enough to be launch-bound.
 CASES = {
     "targets": [
         Case("DendSN fold", (8, 16, 64, 256)),
