@@ -11,6 +11,9 @@ import sys
 from typing import Annotated
 
 import typer
+from typer.core import TyperGroup
+
+from .commands.terminal import OneManner
 
 __all__ = ["COMMANDS", "app"]
 
@@ -24,7 +27,13 @@ COMMANDS = {  # name -> module with a function `command`
     "zoo": ".commands.zoo",
 }
 
+
+class _Commands(OneManner, TyperGroup):
+    """The group of commands."""
+
+
 app = typer.Typer(
+    cls=_Commands,
     add_completion=False,
     no_args_is_help=True,
     pretty_exceptions_enable=False,

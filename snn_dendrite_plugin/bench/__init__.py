@@ -1,5 +1,5 @@
 """Measurements behind ``snn-dendrite bench``."""
 
-from .measure import bench, environment, plot, table, write_csv
+from .measure import TRAINING, bench, check, environment, plot, table, write_csv
 
-__all__ = ["bench", "environment", "plot", "table", "write_csv"]
+__all__ = ["TRAINING", "bench", "check", "environment", "plot", "table", "write_csv"]

@@ -22,11 +22,13 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
+from .. import tables
 from ..kernels.providers import ProviderError, explain, use_provider
 from ..kernels.soma_dendrite import Settings
+from ..suggest import one_of
 from . import baselines
 
-__all__ = ["CASES", "Case", "Result", "bench", "environment", "plot", "table", "write_csv"]
+__all__ = ["CASES", "Case", "Result", "bench", "check", "environment", "plot", "table", "write_csv"]
 
 log = logging.getLogger("snn_dendrite_plugin")
 
@@ -83,6 +85,8 @@ CASES = {
     ],
 }
 
+# What ratios are to, the first of these that ran, and how a table's header calls it.
+BASELINES = {"SpikingJelly LIFNode": "LIFNode", "point network (LIFNode)": "point network", "copy": "copy"}
 TRAINING = "training"  # the preset of bench_training.training_step
 
 
@@ -245,7 +249,7 @@ def run_case(
     copy_rate = 2 * size / medians["copy", "forward"]
     results = []
     for (name, mode), values in times.items():
-        base = medians.get(("SpikingJelly LIFNode", mode), medians["copy", "forward"])
+        base = medians.get((next(iter(BASELINES)), mode), medians["copy", "forward"])
         traffic = 2 * size if name == "copy" else baselines.bytes_moved(case.model, x, mode != "forward")
         low, _, _, high = statistics.quantiles(values, n=5, method="inclusive")
         results.append(
@@ -255,6 +259,14 @@ def run_case(
             )
         )  # fmt: skip
     return results
+
+
+def check(preset: str, device: str) -> None:
+    """Raises ``ValueError`` for an unknown preset or device, ``RuntimeError`` for one that is not there."""
+    one_of("preset", preset, (*CASES, TRAINING))
+    one_of("device", device.partition(":")[0], ("cpu", "cuda"))
+    if device.startswith("cuda") and not torch.cuda.is_available():
+        raise RuntimeError("device is 'cuda' but torch sees no CUDA device")
 
 
 def bench(
@@ -277,11 +289,8 @@ def bench(
         >>> from snn_dendrite_plugin.bench.measure import bench, table
         >>> print(table(bench("targets", rounds=5)))            # doctest: +SKIP
     """
-    if preset not in (*CASES, TRAINING):
-        raise ValueError(f"preset is {preset!r}; it must be one of {', '.join((*CASES, TRAINING))}")
+    check(preset, str(device))
     device = torch.device(device)
-    if device.type == "cuda" and not torch.cuda.is_available():
-        raise RuntimeError("device is 'cuda' but torch sees no CUDA device")
     if preset == TRAINING:
         from .training import training_step
 
@@ -292,19 +301,32 @@ def bench(
     return results
 
 
+def _baseline(results: Iterable[Result]) -> str:
+    """The contestant that the ratios of one case and mode are to; without a host it is the copy, always forward."""
+    ran = {r.contestant for r in results}
+    return next((name for name in BASELINES if name in ran), "copy")
+
+
+def _blocks(results: Iterable[Result]) -> list[list[Result]]:
+    """The results of each case and mode, in the order of the table."""
+    blocks: dict[tuple[str, bool], list[Result]] = {}
+    for result in results:
+        blocks.setdefault((result.case.label, result.mode != "forward"), []).append(result)
+    return [blocks[key] for key in sorted(blocks)]
+
+
 def table(results: Iterable[Result]) -> str:
-    """A plain text table, one block per case and mode."""
-    lines, previous = [], None
-    for result in sorted(results, key=lambda r: (r.case.label, r.mode != "forward")):
-        if (result.case, result.mode) != previous:
-            previous = (result.case, result.mode)
-            lines += ["", f"{result.case.label}, {result.mode}"]
-            line = f"  {'':30} {'20 %':>9} {'median':>9} {'80 %':>9} ms  {'x LIFNode':>9}"
-            lines.append(line if math.isnan(result.held) else f"{line} {'of copy':>8} {'held MB':>8}")
-        times = f"{result.low:9.3f} {result.median:9.3f} {result.high:9.3f}"
-        line = f"  {result.contestant:30} {times}     {result.ratio:9.3f}"
-        lines.append(line if math.isnan(result.held) else f"{line} {result.bandwidth:8.1%} {result.held:8.1f}")
-    return "\n".join(lines[1:])
+    """A plain text table, one block per case and mode; the header of a block says what its ratios are to."""
+    texts = []
+    for block in _blocks(results):
+        rows = []
+        for r in block:
+            measured = not math.isnan(r.held)
+            rest = [f"{r.bandwidth:.1%}", f"{r.held:.1f}"] if measured else ["", ""]
+            rows.append([r.contestant, f"{r.low:.3f}", f"{r.median:.3f}", f"{r.high:.3f}", f"{r.ratio:.3f}", *rest])
+        columns = ["ms", "20 %", "median", "80 %", f"x {BASELINES[_baseline(block)]}", "of copy", "held MB"]
+        texts.append(f"{block[0].case.label}, {block[0].mode}\n{tables.plain(columns, rows, right=columns[1:])}")
+    return "\n\n".join(texts)
 
 
 def write_csv(results: Iterable[Result], path: str | Path, device: torch.device) -> None:
@@ -312,12 +334,15 @@ def write_csv(results: Iterable[Result], path: str | Path, device: torch.device)
     fixed = environment(device)
     with open(path, "w", newline="") as file:
         writer = csv.writer(file)
-        writer.writerow(["model", "shape", "dtype", "contestant", "mode", "ms_20", "ms_50", "ms_80", "ratio_to_lifnode",
-                         "share_of_copy_bandwidth", "held_mb", *fixed])  # fmt: skip
-        for r in results:
-            shape = "x".join(map(str, r.case.shape))
-            writer.writerow([r.case.model, shape, str(r.case.dtype).removeprefix("torch."), r.contestant, r.mode,
-                             r.low, r.median, r.high, r.ratio, r.bandwidth, r.held, *fixed.values()])  # fmt: skip
+        writer.writerow(["model", "shape", "dtype", "contestant", "mode", "ms_20", "ms_50", "ms_80", "ratio",
+                         "ratio_to", "share_of_copy_bandwidth", "held_mb", *fixed])  # fmt: skip
+        for block in _blocks(results):
+            baseline = _baseline(block)
+            for r in block:
+                shape = "x".join(map(str, r.case.shape))
+                writer.writerow([r.case.model, shape, str(r.case.dtype).removeprefix("torch."), r.contestant, r.mode,
+                                 r.low, r.median, r.high, r.ratio, baseline, r.bandwidth, r.held,
+                                 *fixed.values()])  # fmt: skip
 
 
 def plot(results: Iterable[Result], path: str | Path) -> None:

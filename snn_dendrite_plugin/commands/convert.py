@@ -10,7 +10,7 @@ from typing import Annotated
 import typer
 
 from .settings import parse_settings
-from .terminal import console, fail
+from .terminal import USAGE, check_output, console, fail
 
 __all__ = ["command"]
 
@@ -20,25 +20,40 @@ def command(
     target: Annotated[Path, typer.Argument(metavar="OUT.pt", help="Where the converted network goes.")],
     to: Annotated[str, typer.Option(help="The neuron model to convert to.")] = "DendSN",
     settings: Annotated[
-        list[str] | None, typer.Option("--set", help="NAME=VALUE, an argument of the nodes. Repeatable.")
+        list[str] | None,
+        typer.Option("--set", metavar="NAME=VALUE", help="An argument of the nodes. Repeatable."),
     ] = None,
     start: Annotated[str, typer.Option(help="preserve (the network's function), published or fresh.")] = "preserve",
     allow: Annotated[
-        list[str] | None, typer.Option(help="package.module.Class that the checkpoint may contain too. Repeatable.")
+        list[str] | None,
+        typer.Option(metavar="CLASS", help="package.module.Class that it may contain too. Repeatable."),
     ] = None,
     unsafe: Annotated[
         bool, typer.Option("--unsafe", help="Load anything; a checkpoint can then run any code. For files you trust.")
     ] = False,
 ) -> None:
-    """Exchange the neurons in a checkpoint that holds a whole network. Unsafe pickles are refused."""
+    """Exchange the neurons in a checkpoint of a whole network.
+
+    Pickles that could run code are refused, with the names that they contain.
+
+    Example: snn-dendrite convert net.pt dendritic.pt --set branches=4
+    """
+    if not source.is_file():
+        fail(
+            f"IN.pt is {str(source)!r}, {'which is a directory' if source.is_dir() else 'which does not exist'}", USAGE
+        )
+    check_output("OUT.pt", target)
     from ..conversion.checkpoint import CheckpointError, convert_checkpoint
 
     if allow or unsafe:
         sys.path.insert(0, os.getcwd())  # where the user's own classes are
     try:
         values = parse_settings(settings or ())
+    except ValueError as error:
+        fail(str(error), USAGE)
+    try:
         reports = convert_checkpoint(source, target, to=to, start=start, allow=allow or (), unsafe=unsafe, **values)
-    except (CheckpointError, TypeError, ValueError) as error:
+    except (CheckpointError, TypeError, ValueError, OSError) as error:
         fail(str(error))
     out = console()
     for report in reports:

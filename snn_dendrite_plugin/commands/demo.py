@@ -12,7 +12,8 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 from rich.console import Console
 
-from .terminal import console, fail, heading, show_table
+from ..suggest import one_of
+from .terminal import USAGE, check_output, console, fail, heading, show_table
 
 if TYPE_CHECKING:
     from ..demo.studies import Result
@@ -34,17 +35,19 @@ def command(
     quick: Annotated[bool, typer.Option("--quick", help="One epoch on 200 images: only to see that it runs.")] = False,
     host: Annotated[str, typer.Option(help="spikingjelly, snntorch, or all.")] = "all",
 ) -> None:
-    """Train point, dendritic and learned-dynamics networks on handwritten digits; print a table, save a picture.
+    """Train point and dendritic networks on handwritten digits.
 
-    SpikingJelly: an MS-ResNet of its model zoo, and copies converted with sdp.convert. snnTorch: an nn.Sequential with
-    snn.Leaky, snn.Dendritic and snn.LNM. Networks of a host share their seed, start weights, batches and epochs.
+    Prints a table, saves a picture. SpikingJelly: an MS-ResNet of its model zoo, and copies converted with sdp.convert.
+    snnTorch: an nn.Sequential with snn.Leaky, snn.Dendritic and snn.LNM. Networks of a host share their seed, start
+    weights, batches and epochs.
+
+    Example: snn-dendrite demo --host snntorch --seeds 3
     """
-    if host not in (*_HOSTS, "all"):
-        fail(f"--host is {host!r}; it must be spikingjelly, snntorch or all", code=2)
-    if out.suffix.lower() not in (".png", ".pdf", ".svg"):
-        fail(f"--out is {str(out)!r}; it must end in .png, .pdf or .svg", code=2)
-    if not out.parent.is_dir():
-        fail(f"--out is {str(out)!r}, but there is no directory {str(out.parent)!r}", code=2)
+    try:
+        one_of("--host", host, (*_HOSTS, "all"))
+    except ValueError as error:
+        fail(str(error), code=USAGE)
+    check_output("--out", out, (".png", ".pdf", ".svg"))
     hosts = available_hosts(host)
     import torch
 
@@ -122,14 +125,14 @@ def _progress(out: Console, batches: int) -> Iterator[Callable[[str], Any]]:
         return
     from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 
-    columns = (TextColumn("  {task.description:18}"), BarColumn(), TextColumn("{task.percentage:3.0f} %"),
-               TextColumn("loss {task.fields[loss]:.3f}"), TimeElapsedColumn(), TimeRemainingColumn())  # fmt: skip
+    columns = (TextColumn("  {task.description:18}"), BarColumn(20), TextColumn("{task.percentage:3.0f} %"),
+               TextColumn("{task.fields[loss]:10}"), TimeElapsedColumn(), TimeRemainingColumn())  # fmt: skip
     with Progress(*columns, console=out) as bars:
 
         @contextmanager
         def moving(label: str) -> Iterator[Callable[[float], None]]:
-            task = bars.add_task(label, total=batches, loss=float("nan"))
-            yield lambda loss: bars.update(task, advance=1, loss=loss)
+            task = bars.add_task(label, total=batches, loss="")  # none is known yet
+            yield lambda loss: bars.update(task, advance=1, loss=f"loss {loss:.3f}")
 
         yield moving
 

@@ -66,7 +66,10 @@ def inventory() -> dict[str, list[dict[str, Any]]]:
 def command(
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON instead of tables.")] = False,
 ) -> None:
-    """List neuron models, host adapters, kernel providers and plugins."""
+    """List neuron models, hosts, kernel providers and plugins.
+
+    Example: snn-dendrite list --json
+    """
     found = inventory()
     if as_json:
         typer.echo(json.dumps(found, indent=2))
@@ -88,7 +91,8 @@ def command(
         ["adapter", "host", "installed", "activated by the import of"],
         [[a["name"], a["host"], a["host_version"] or "no", a["trigger"]] for a in found["adapters"]],
     )
-    heading(out, "Kernel providers (the highest priority that can run a call does; `snn-dendrite doctor` tells which)")
+    heading(out, "Kernel providers")
+    out.print("Of those that can run a call the highest priority does; `snn-dendrite doctor` tells which.")
     show_table(
         out,
         ["operation", "provider", "priority", "what it is"],

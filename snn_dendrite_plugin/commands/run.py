@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import re
 import runpy
 import sys
 from collections.abc import Iterable, Iterator, Sequence
@@ -14,16 +15,18 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from .settings import parse_settings
-from .terminal import fail
+from .terminal import INTERRUPTED, USAGE, fail
 
 if TYPE_CHECKING:
     from ..swap.rules import SwapRule
 
-__all__ = ["NOTHING_SWAPPED", "command", "parse_swaps", "run_script"]
+__all__ = ["NOTHING_SWAPPED", "command", "own_arguments", "parse_swaps", "run_script"]
 
 NOTHING_SWAPPED = 3  # exit code of a script that succeeded but constructed none of the neurons to swap
 _STARTERS = ("runpy.py", "<frozen runpy>", "<frozen importlib._bootstrap>")  # files of the frames that start a script
-_INTERRUPTED = 130  # what a shell reports for a program that Ctrl-C ended
+
+# Options that are easily put after the script, and what its text has where it takes one of that name.
+_MISPLACED = {"--swap": r"\bswap\b", "--set": "--set", "--provider": r"\bprovider\b"}
 
 # Options end at the script: what follows is the script's.
 CONTEXT_SETTINGS = {"allow_interspersed_args": False}
@@ -31,30 +34,38 @@ CONTEXT_SETTINGS = {"allow_interspersed_args": False}
 
 def command(
     script: Annotated[str, typer.Argument(help="Script, directory or zip file with __main__.py, or a module with -m.")],
-    arguments: Annotated[list[str] | None, typer.Argument(help="The script's own arguments.")] = None,
+    arguments: Annotated[list[str] | None, typer.Argument(metavar="ARGUMENTS", help="The script's own.")] = None,
     swap: Annotated[
-        list[str] | None, typer.Option(help="NEURON=MODEL, e.g. LIFNode=DendSN or Leaky=Dendritic; Repeatable.")
+        list[str] | None,
+        typer.Option(metavar="NEURON=MODEL", help="For example LIFNode=DendSN or Leaky=Dendritic. Repeatable."),
     ] = None,
     settings: Annotated[
-        list[str] | None, typer.Option("--set", help="NAME=VALUE, an argument of the nodes. Repeatable.")
+        list[str] | None,
+        typer.Option("--set", metavar="NAME=VALUE", help="An argument of the nodes. Repeatable."),
     ] = None,
     provider: Annotated[str | None, typer.Option(help="Kernel provider: torch, cpu, triton or cupy.")] = None,
     module: Annotated[bool, typer.Option("--module", "-m", help="SCRIPT names a module, as with python -m.")] = False,
 ) -> None:
-    """Run a training script unchanged, with the named neurons of its models replaced as they are constructed.
+    """Run a training script unchanged, with its neurons swapped.
 
-    Nodes start as the neurons they replace unless --set says otherwise. The exit code is the script's own; 2 for a
-    wrong option, 3 when the script succeeded without constructing any neuron to swap.
+    The named neurons of its models are replaced as they are constructed. Nodes start as the neurons they replace unless
+    --set says otherwise. Options end at the script: what follows is the script's own.
+
+    The exit code is the script's. It is 2 for a wrong option, and 3 when the script succeeded without constructing any
+    neuron to swap.
+
+    Example: snn-dendrite run --swap LIFNode=DendSN --set branches=4 train.py --lr 0.01
     """
     _leave_search_path()
     try:
+        own = own_arguments(script, arguments or (), module)
         pairs, values = parse_swaps(swap or ()), parse_settings(settings or ())
     except ValueError as error:
-        fail(str(error), code=2)
+        fail(str(error), code=USAGE)
     try:
-        code = run_script(script, arguments or (), swaps=pairs, settings=values, provider=provider, module=module)
+        code = run_script(script, own, swaps=pairs, settings=values, provider=provider, module=module)
     except _UsageError as error:
-        fail(str(error), code=2)
+        fail(str(error), code=USAGE)
     raise typer.Exit(code)
 
 
@@ -73,6 +84,35 @@ def parse_swaps(texts: Iterable[str]) -> dict[str, str]:
             raise ValueError(f"--swap names {neuron} twice, for {swaps[neuron]} and for {model}")
         swaps[neuron] = model
     return swaps
+
+
+def own_arguments(script: str, arguments: Sequence[str], module: bool = False) -> list[str]:
+    """The script's arguments, none of which is an option of ours that was put in the wrong place.
+
+    An option counts as ours unless the script's text names it. A ``--`` in front says that all are the script's.
+
+    Raises:
+        ValueError: one of our options stands after the script.
+    """
+    try:
+        text = "" if module else Path(script).read_text(errors="replace")
+    except OSError:  # a directory, a zip file, or nothing at all
+        text = ""
+    for i, argument in enumerate(arguments):
+        option, equals, value = argument.partition("=")
+        if option not in _MISPLACED or re.search(_MISPLACED[option], text):
+            continue
+        words = [argument] if equals else list(arguments[i : i + 2])
+        value = value if equals else " ".join(words[1:])
+        if option != "--provider" and "=" not in value:
+            continue
+        if arguments[0] == "--":
+            return list(arguments[1:])
+        raise ValueError(
+            f"{' '.join(words)} stands after {script}, which would get it: options of snn-dendrite go before it "
+            f"(where it is the script's own, write -- after {script})"
+        )
+    return list(arguments)
 
 
 def run_script(
@@ -166,7 +206,7 @@ def _execute(script: str, arguments: Sequence[str], module: bool) -> int:
     except BaseException as error:
         error.with_traceback(_script_frames(error.__traceback__))
         sys.excepthook(type(error), error, error.__traceback__)
-        return _INTERRUPTED if isinstance(error, KeyboardInterrupt) else 1
+        return INTERRUPTED if isinstance(error, KeyboardInterrupt) else 1
     finally:
         sys.argv, sys.path[:] = argv, path
     return 0
@@ -201,10 +241,10 @@ def _summarise(rules: list[SwapRule], code: int) -> int:
         _say("the plugin was active; nothing was to be swapped (--swap)")
         return code
     _say("; ".join(map(str, rules)))
-    missed = [rule for rule in rules if not rule.built]
+    missed = [rule for rule in rules if not rule.built] if code == 0 else []  # a script that failed has said why
     for rule in missed:
         _say(
             f"error: the script constructed no {rule.neuron} that could be swapped; is it made in another process, by "
             f"another name, or loaded from a file?"
         )
-    return NOTHING_SWAPPED if missed and code == 0 else code
+    return NOTHING_SWAPPED if missed else code

@@ -7,6 +7,8 @@ from typing import Annotated
 
 import typer
 
+from .terminal import check_installed, check_output
+
 __all__ = ["command"]
 
 
@@ -14,14 +16,16 @@ def command(
     sample: Annotated[bool, typer.Option("--sample", help="A few quick models only.")] = False,
     out: Annotated[Path | None, typer.Option(help="Write the page here instead of printing it.")] = None,
 ) -> None:
-    """Build and convert every model of SpikingJelly's zoo and write the page that says what came of it."""
-    if out is not None and not out.parent.is_dir():
-        raise typer.BadParameter(f"{out.parent} is no folder", param_hint="--out")
-    try:
-        from ..zoo import page as zoo_page
-    except ImportError as error:
-        typer.echo(f"snn-dendrite zoo needs SpikingJelly 2.0: {error}", err=True)
-        raise typer.Exit(1) from error
+    """Build and convert SpikingJelly's model zoo.
+
+    Writes the page that says what came of it, in Markdown.
+
+    Example: snn-dendrite zoo --sample --out zoo.md
+    """
+    if out is not None:
+        check_output("--out", out)
+    check_installed("zoo", "spikingjelly", "spikingjelly")
+    from ..zoo import page as zoo_page
 
     tables = []
     for tiny in (True, False):

@@ -49,6 +49,8 @@ class NeuronModel(nn.Module):
             in. None, the default: all that it has. A model whose ``beta`` is no decay says which are meant, ``()`` for
             none. One that takes ``beta`` as a decay keeps it as its attribute ``beta``, or has a property ``decay`` and
             a method ``set_decay(value)``; hosts' ``node.tau`` and ``node.beta`` read and write it there.
+        no_drop_in: why a node of this model cannot take a point neuron's place in a network that is left as it is; None
+            where it can.
 
     Example::
 
@@ -66,6 +68,7 @@ class NeuronModel(nn.Module):
 
     states: Mapping[str, float] = {"v": 0.0}
     from_host: Collection[str] | None = None
+    no_drop_in: str | None = None
     watched: str | None = None  # the layer's name while check_finite is on
 
     def state_names(self, firing: Firing) -> tuple[str, ...]:

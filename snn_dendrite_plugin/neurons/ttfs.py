@@ -66,6 +66,10 @@ class TTFS(NeuronModel):
     """
 
     states = {"v": 0.0, "charge": 0.0, "clock": 0.0}
+    no_drop_in = (
+        "the times of its spikes are the values, which the layers around it must read; convert a trained ReLU network: "
+        "sdp.convert(network, to='TTFS', calibration=inputs)"
+    )
 
     def __init__(
         self,

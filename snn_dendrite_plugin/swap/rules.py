@@ -26,6 +26,7 @@ from .. import plugins
 from ..conversion.start import start_arguments
 from ..conversion.surgery import Replaced
 from ..conversion.weights import PointWeights, build_node
+from ..suggest import did_you_mean
 
 __all__ = ["SwapRule", "plan_swaps", "swappable"]
 
@@ -33,6 +34,7 @@ log = logging.getLogger("snn_dendrite_plugin")
 
 # Values for constructor arguments without a default, to make one neuron of each kind and see what it is.
 _NAMED = (inspect.Parameter.POSITIONAL_OR_KEYWORD, inspect.Parameter.KEYWORD_ONLY)
+_EXTRAS = ("spikingjelly", "snntorch")  # hosts that an extra of this package installs
 _SAMPLES = {"tau": 2.0, "decay_input": True, "v_threshold": 1.0, "v_reset": 0.0}
 
 
@@ -60,6 +62,9 @@ class SwapRule:
     ) -> None:
         self.adapter_name, self.adapter, self.neuron, self.original = adapter_name, adapter, neuron, original
         self.spec, self.node, self.settings = spec, spec.name_in(adapter.host), settings
+        reason = getattr(spec.load(), "no_drop_in", None)
+        if reason is not None:
+            raise ValueError(f"{self.node} cannot take the place of {neuron} in a script: {reason}")
         self.parameters = frozenset(inspect.signature(adapter.classes(spec)[self.node]).parameters)
         self.package = plugins.adapters()[adapter_name].trigger.partition(".")[0]
         self.active = False
@@ -212,7 +217,8 @@ def plan_swaps(swaps: Mapping[str, str], settings: Mapping[str, Any] | None = No
     unused = [key for key, nodes in takers.items() if not nodes]
     if unused and rules:
         nodes = " or ".join(dict.fromkeys(rule.node for rule in rules))
-        raise ValueError(f"{unused[0]} is no argument of {nodes}; it takes {', '.join(sorted(options))}")
+        hint = did_you_mean(unused[0], options)
+        raise ValueError(f"{unused[0]} is no argument of {nodes}{hint or ';'} it takes {', '.join(sorted(options))}")
     if unused:
         raise ValueError(f"{unused[0]} is set, but no neuron is swapped")
     seen: dict[type, str] = {}
@@ -259,9 +265,14 @@ def _find_neuron(name: str) -> tuple[str, Any, str, type]:
         return adapter_name, adapter, short, cls
     if not looked:
         hosts = _join(f"{spec.host} (module {spec.trigger})" for spec in plugins.adapters().values())
-        raise ValueError(f"{name} is a neuron of no host that is installed; the hosts with an adapter are {hosts}")
+        missing = [spec.host for spec in plugins.adapters().values() if where in ("", spec.name, spec.host)]
+        install = f': pip install "snn-dendrite-plugin[{missing[0]}]"' if missing and missing[0] in _EXTRAS else ""
+        raise ValueError(
+            f"{name} is a neuron of no host that is installed; the hosts with an adapter are {hosts}{install}"
+        )
+    hint = did_you_mean(short, [known for adapter in looked for known in swappable(adapter)])
     listing = "; ".join(f"{adapter.host} has {_join(swappable(adapter))}" for adapter in looked)
-    raise ValueError(f"{name} is no neuron of an installed host; of those that can be swapped, {listing}")
+    raise ValueError(f"{name} is no neuron of an installed host{hint or ';'} of those that can be swapped, {listing}")
 
 
 def _find_model(name: str) -> plugins.ModelSpec:
@@ -270,7 +281,8 @@ def _find_model(name: str) -> plugins.ModelSpec:
         if name == spec.name or name in spec.host_names.values():
             return spec
     known = [s.name + "".join(f" ({other} in {host})" for host, other in s.host_names.items()) for s in specs.values()]
-    raise ValueError(f"{name} is no registered neuron model; there are {_join(known)}")
+    names = [other for spec in specs.values() for other in (spec.name, *spec.host_names.values())]
+    raise ValueError(f"{name} is no registered neuron model{did_you_mean(name, names) or ';'} there are {_join(known)}")
 
 
 def _join(names: Iterable[str]) -> str:

@@ -156,6 +156,7 @@ def test_bars_move_on_a_terminal():
     screen = io.StringIO()
     out = Console(file=screen, force_terminal=True, width=100)
     with demo._progress(out, 4) as track, track("DendSN, seed 0") as step:
+        assert "nan" not in screen.getvalue()
         for _ in range(4):
             step(0.25)
     assert "DendSN, seed 0" in screen.getvalue()
@@ -166,8 +167,9 @@ def test_bars_move_on_a_terminal():
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        (["--host", "brian"], "--host is 'brian'; it must be spikingjelly, snntorch or all"),
+        (["--host", "brian"], "--host is 'brian'; it must be one of spikingjelly, snntorch, all"),
         (["--out", "demo.txt"], "--out is 'demo.txt'; it must end in .png, .pdf or .svg"),
+        (["--host", "snntroch"], "; did you mean 'snntorch'?"),
         (["--out", "nowhere/demo.png"], "there is no directory 'nowhere'"),
         (["--epochs", "0"], "--epochs"),
     ],

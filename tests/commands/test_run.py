@@ -186,22 +186,33 @@ def test_provider_holds_in_the_script_and_its_children_and_no_longer(tmp_path, m
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        (["--swap", "LIFNod=DendSN"], r"LIFNod is no neuron.*spikingjelly has .*LIFNode.*snntorch has Leaky"),
+        (
+            ["--swap", "LIFNod=DendSN"],
+            r"LIFNod is no neuron.*; did you mean 'LIFNode'\?.*spikingjelly has .*LIFNode.*snntorch has Leaky",
+        ),
         (["--swap", "snntorch.LIFNode=DendSN"], r"snntorch.LIFNode is no neuron.*snntorch has Leaky"),
         (["--swap", "nest.LIFNode=DendSN"], r"no host that is installed; .* adapter are spikingjelly.*snntorch"),
-        (["--swap", "LIFNode=DendSM"], r"DendSM is no registered neuron model; there are DendSN \(Dendritic.*LNM"),
+        (
+            ["--swap", "LIFNode=DendSM"],
+            r"DendSM is no registered neuron model; did you mean 'DendSN'\? there are DendSN \(Dendritic.*LNM",
+        ),
         (["--swap", "IzhikevichNode=DendSN"], r"IzhikevichNode cannot be swapped: .*; spikingjelly has .*LIFNode"),
         (["--swap", "Synaptic=LNM"], r"Synaptic cannot be swapped: .*synaptic current"),
         (["--swap", "DendSN=LNM"], r"DendSN cannot be swapped: is already a DendSN"),
         (["--swap", "LIFNode"], r"--swap is 'LIFNode'; it must read NEURON=MODEL"),
         (["--swap", "LIFNode=LNM", "--swap", "LIFNode=DendSN"], r"names LIFNode twice"),
         (["--swap", "LIFNode=LNM", "--swap", "spikingjelly.LIFNode=DendSN"], r"swapped twice, for LNM and for DendSN"),
-        (["--swap", "LIFNode=DendSN", "--set", "branch=4"], r"branch is no argument of DendSN; it takes .*branches"),
+        (
+            ["--swap", "LIFNode=DendSN", "--set", "branch=4"],
+            r"branch is no argument of DendSN; did you mean 'branches'\? it takes .*branches",
+        ),
         (["--swap", "LIFNode=DendSN", "--set", "branches=0"], r"branches is 0; a dendrite needs an integer"),
         (["--swap", "LIFNode=DendSN", "--set", "branches"], r"--set is 'branches'; it must read NAME=VALUE"),
         (["--swap", "LIFNode=DendSN", "--set", "branches=2*2"], r"branches is '2\*2'; it must be a Python literal"),
         (["--swap", "LIFNode=DendSN", "--set", "activation=cube"], r"activation is 'cube'; it must be one of"),
         (["--swap", "LIFNode=DendSN", "--set", "wiring=fold"], r"wiring is 'fold', which needs other synapses"),
+        (["--swap", "LIFNode=TTFS"], r"TTFS cannot take the place of LIFNode .*sdp.convert\(network, to='TTFS'"),
+        (["--swap", "Leaky=TTFS", "--set", "steps=15"], r"TTFS cannot take the place of Leaky .*calibration=inputs"),
         (["--set", "branches=4"], r"branches is set, but no neuron is swapped"),
         (["--provider", "abacus"], r"provider is 'abacus'; registered providers are"),
     ],
@@ -213,6 +224,30 @@ def test_wrong_options_are_told_before_the_script_starts(tmp_path, options, mess
     assert not marker.exists()
     text = result.stderr.replace("\n", " ")
     assert re.search(message, text), text
+
+
+@pytest.mark.parametrize("options", [["--swap", "LIFNode=DendSN"], ["--swap=LIFNode=DendSN"], ["--provider", "cpu"]])
+def test_options_after_the_script_are_told_unless_they_are_its_own(tmp_path, options):
+    marker = tmp_path / "started"
+    result = execute(tmp_path, f"open({str(marker)!r}, 'w')", "--lr", "0.1", *options)
+    assert result.exit_code == 2
+    assert not marker.exists()
+    assert f"error: {' '.join(options)} stands after {tmp_path / 'script.py'}, which would get it" in result.stderr
+    code = "import sys; print(sys.argv[1:])"
+    kept = execute(tmp_path, code, "--", *options)
+    assert (kept.exit_code, kept.stdout) == (0, f"{options}\n")
+    own = execute(tmp_path, f"{code} # the script's own {options[0]}", *options)
+    assert (own.exit_code, own.stdout) == (0, f"{options}\n")
+    other = execute(tmp_path, code, "--", "--lr", "--swap")  # neither is one of ours
+    assert other.stdout == "['--', '--lr', '--swap']\n", other.stderr
+
+
+def test_script_that_failed_is_not_blamed_for_what_it_did_not_construct(tmp_path):
+    result = execute(tmp_path, "import surely_not_there", options=("--swap", "LIFNode=DendSN"))
+    assert result.exit_code == 1
+    assert "No module named 'surely_not_there'" in result.stderr
+    assert "0 LIFNode built as DendSN" in result.stderr
+    assert "constructed no" not in result.stderr
 
 
 def test_missing_script(tmp_path):

@@ -85,4 +85,4 @@ def test_a_sample_measured_again_gives_the_same_rows(written, measured):
 def test_a_folder_that_is_not_there_is_refused(tmp_path):
     result = CliRunner().invoke(app, ["zoo", "--out", str(tmp_path / "no" / "zoo.md")])
     assert result.exit_code == 2
-    assert "is no folder" in result.output
+    assert "there is no directory" in result.output
