@@ -6,11 +6,11 @@ import importlib.util
 import os
 import random
 import re
-import subprocess
 import sys
 from collections.abc import Callable
 from pathlib import Path
 
+import fresh
 import hypothesis
 import pytest
 
@@ -66,20 +66,15 @@ def run_python(tmp_path: Path) -> Callable[..., str]:
     """``run_python(code, *paths, **environment)`` runs code in a fresh interpreter and returns what it prints.
 
     ``paths`` are put on its import path, which never holds the repository root; a failure fails the test with stderr.
+    With ``torch`` the interpreter has imported torch already, which saves two seconds.
     """
 
-    def run(code: str, *paths: Path, flags: tuple[str, ...] = (), **environment: str) -> str:
+    def run(code: str, *paths: Path, flags: tuple[str, ...] = (), torch: bool = False, **environment: str) -> str:
         script = tmp_path / "script.py"
         script.write_text(code)
-        variables = {key: value for key, value in os.environ.items() if not key.startswith("SNN_DENDRITE_")}
-        variables |= {"PYTHONPATH": os.pathsep.join(map(str, paths)), **environment}
-        done = subprocess.run(
-            [sys.executable, "-P", *flags, str(script)],
-            cwd=tmp_path,
-            env=variables,
-            capture_output=True,
-            text=True,
-            timeout=300,
+        start = fresh.run_with_torch if torch else fresh.run
+        done = start(
+            "-P", *flags, script, cwd=tmp_path, **{"PYTHONPATH": os.pathsep.join(map(str, paths))} | environment
         )
         assert done.returncode == 0, done.stderr
         return done.stdout.strip()

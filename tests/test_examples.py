@@ -2,11 +2,8 @@
 
 from __future__ import annotations
 
-import os
-import subprocess
-import sys
-
 import pytest
+from fresh import run_with_torch
 from places import EXAMPLES
 
 QUICK = {  # example -> arguments that make it short, and what it must print
@@ -30,15 +27,7 @@ def test_example_runs(name, tmp_path):
     for host in ("spikingjelly", "snntorch", "sklearn"):
         pytest.importorskip(host)
     arguments, wanted = QUICK[name]
-    environment = {key: value for key, value in os.environ.items() if not key.startswith("SNN_DENDRITE_")}
-    done = subprocess.run(
-        [sys.executable, "-P", str(EXAMPLES / name), *arguments],
-        cwd=tmp_path,
-        env=environment | {"OMP_NUM_THREADS": "1"},
-        capture_output=True,
-        text=True,
-        timeout=300,
-    )
+    done = run_with_torch("-P", EXAMPLES / name, *arguments, cwd=tmp_path)
     assert done.returncode == 0, done.stderr
     assert "PluginWarning" not in done.stderr
     for text in wanted:

@@ -171,4 +171,7 @@ def test_without_matplotlib_the_message_names_the_extra(monkeypatch):
 
 
 def test_module_does_not_import_matplotlib(run_python):
-    assert run_python("import sys, snn_dendrite_plugin.plotting\nprint('matplotlib' in sys.modules)") == "False"
+    assert (
+        run_python("import sys, snn_dendrite_plugin.plotting\nprint('matplotlib' in sys.modules)", torch=True)
+        == "False"
+    )

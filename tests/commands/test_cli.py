@@ -190,7 +190,7 @@ def test_doctor_reports_a_forced_provider_that_cannot_run(monkeypatch, name, mes
 def test_a_plugin_left_out_by_choice_is_not_broken(run_python):
     code = "from snn_dendrite_plugin.commands.doctor import examine\n"
     code += "report = examine()\nprint(report['plugins'][0]['state'], report['problems'])"
-    assert run_python(code, SNN_DENDRITE_PLUGINS="") == "not selected by SNN_DENDRITE_PLUGINS []"
+    assert run_python(code, torch=True, SNN_DENDRITE_PLUGINS="") == "not selected by SNN_DENDRITE_PLUGINS []"
 
 
 @pytest.mark.parametrize(("installed", "problems"), [(None, 0), ("9.9", 1)])

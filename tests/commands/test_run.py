@@ -9,7 +9,6 @@ import io
 import os
 import pickle
 import re
-import subprocess
 import sys
 import typing
 from pathlib import Path
@@ -17,6 +16,7 @@ from pathlib import Path
 import pytest
 import snntorch as snn
 import torch
+from fresh import run_with_torch
 from places import SCRIPTS
 from spikingjelly.activation_based import functional, layer, neuron, surrogate
 from spikingjelly.activation_based.neuron import lif
@@ -27,13 +27,6 @@ from snn_dendrite_plugin import swap
 from snn_dendrite_plugin.cli import app
 from snn_dendrite_plugin.commands.run import NOTHING_SWAPPED
 from snn_dendrite_plugin.commands.settings import parse_settings
-
-
-def python(*arguments: str, cwd: Path) -> subprocess.CompletedProcess[str]:
-    """A fresh interpreter, as users start it."""
-    variables = {key: value for key, value in os.environ.items() if not key.startswith("SNN_DENDRITE_")}
-    command = [sys.executable, *map(str, arguments)]
-    return subprocess.run(command, cwd=cwd, env=variables, capture_output=True, text=True, timeout=300)
 
 
 def execute(tmp_path: Path, code: str, *arguments: str, options: tuple[str, ...] = (), name: str = "script.py"):
@@ -53,7 +46,7 @@ def number_after(text: str, words: str) -> float:
 
 def test_spikingjelly_script(tmp_path):
     script = SCRIPTS / "spikingjelly_digits.py"
-    alone = python(script, "-T", "3", cwd=tmp_path)
+    alone = run_with_torch(script, "-T", "3", cwd=tmp_path)
     assert alone.returncode == 0, alone.stderr
     options = ["--swap", "LIFNode=DendSN", "--swap", "IFNode=DendSN", "--set", "branches=2"]
     swapped = CliRunner().invoke(app, ["run", *options, str(script), "-T", "3"])
@@ -68,10 +61,10 @@ def test_spikingjelly_script(tmp_path):
 
 def test_snntorch_script(tmp_path):
     script = SCRIPTS / "snntorch_digits.py"
-    alone = python(script, cwd=tmp_path)
+    alone = run_with_torch(script, cwd=tmp_path)
     assert alone.returncode == 0, alone.stderr
     command = ("-m", "snn_dendrite_plugin", "run", "--swap", "Leaky=Dendritic", "--set", "branches=2")
-    swapped = python(*command, script, cwd=tmp_path)
+    swapped = run_with_torch(*command, script, cwd=tmp_path)
     assert swapped.returncode == 0, swapped.stderr
     assert swapped.stderr.splitlines()[-1] == "snn-dendrite run: 2 Leaky built as Dendritic (branches=2)"
     assert "Dendritic(" in swapped.stdout
@@ -87,7 +80,7 @@ def test_script_with_arguments_and_checkpoints(tmp_path):
     script = str(SCRIPTS / "train_checkpointed.py")
     point, dendritic = tmp_path / "point", tmp_path / "dendritic"
     options = ["--neuron", "plif", "--T", "3", "--output-dir"]
-    alone = python(script, *options, str(point), "--epochs", "1", cwd=tmp_path)
+    alone = run_with_torch(script, *options, str(point), "--epochs", "1", cwd=tmp_path)
     assert alone.returncode == 0, alone.stderr
     start = ["run", "--swap", "ParametricLIFNode=DendSN", "--provider", "torch", script, *options, str(dendritic)]
     swapped = CliRunner().invoke(app, [*start, "--epochs", "1", "--weights", str(point / "checkpoint_latest.pth")])

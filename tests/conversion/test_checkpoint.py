@@ -94,7 +94,7 @@ def test_nodes_load_in_a_fresh_process_whose_hosts_are_not_imported(tmp_path, ru
         f"from spikingjelly.activation_based import neuron; import snntorch as snn\n"
         f"print(type(node) in (neuron.DendSN, snn.Dendritic), node.model.branches)\n"
     )
-    assert run_python(code) == "True 2"
+    assert run_python(code, torch=True) == "True 2"
 
 
 # -- hostile and broken files ------------------------------------------------------------------------------------------

@@ -74,7 +74,7 @@ def test_every_case_compiles(compiler: Ask, name: str) -> None:
 
 def test_import_does_not_load_triton(run_python: Callable[..., str]) -> None:
     code = "import sys, snn_dendrite_plugin.kernels.soma_dendrite.triton.provider\nprint('triton' in sys.modules)"
-    assert run_python(code) == "False"
+    assert run_python(code, torch=True) == "False"
 
 
 def test_says_why_not(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -97,7 +97,7 @@ from snn_dendrite_plugin.kernels.soma_dendrite.contract import OutputGradients, 
 from snn_dendrite_plugin.kernels.soma_dendrite.triton.provider import provider
 print(provider.why_not(torch.device("cuda"), torch.float32, Settings()))
 """
-    assert "not installed" in run_python(code)
+    assert "not installed" in run_python(code, torch=True)
 
 
 @needs_triton
@@ -110,7 +110,7 @@ from snn_dendrite_plugin.kernels.soma_dendrite.triton.provider import provider
 os.environ["TRITON_INTERPRET"] = "1"
 print(provider.why_not(torch.device("cpu"), torch.float32, Settings()))
 """
-    assert "before" in run_python(code, TRITON_INTERPRET="0")
+    assert "before" in run_python(code, torch=True, TRITON_INTERPRET="0")
 
 
 @pytest.mark.gpu

@@ -239,7 +239,7 @@ def test_triton_compiles_without_spilling_or_contraction(compiler, name):
 
 def test_triton_is_not_loaded_by_import(run_python):
     code = "import sys, snn_dendrite_plugin.kernels.ttfs.triton.provider\nprint('triton' in sys.modules)"
-    assert run_python(code) == "False"
+    assert run_python(code, torch=True) == "False"
 
 
 def test_triton_says_why_not(monkeypatch):

@@ -102,8 +102,8 @@ reset(net)
 print(net[0].mem.tolist(), net[1][0].mem.tolist(), other.mem.tolist(), utils.is_leaky, utils.is_synaptic)
 print([utils._final_layer_check(n) for n in (net, nested, torch.nn.Sequential(other))])
 """
-    with_plugin = run_python(code.format(plugin="import snn_dendrite_plugin"))
-    assert with_plugin == run_python(code.format(plugin=""))
+    with_plugin = run_python(code.format(plugin="import snn_dendrite_plugin"), torch=True)
+    assert with_plugin == run_python(code.format(plugin=""), torch=True)
     assert "True False" in with_plugin
 
 
@@ -203,7 +203,7 @@ def test_pickles_load_in_a_fresh_process(tmp_path, run_python):
     torch.save(net, path)
     code = f"import torch\nnet = torch.load({str(path)!r}, weights_only=False)\n"
     code += "print(type(net[1]).__name__, len(net(torch.rand(2, 3))))"
-    assert run_python(code) == "Dendritic 2"
+    assert run_python(code, torch=True) == "Dendritic 2"
 
 
 @pytest.mark.parametrize("name", ALL)

@@ -237,7 +237,7 @@ def test_pickle_loads_in_a_fresh_process(run_python, tmp_path):
     torch.save(neuron.DendSN(branches=2), path)
     load = f"import torch; node = torch.load({str(path)!r}, weights_only=False)"
     code = f"{load}; print(type(node).__name__, node.model.branches)"
-    assert run_python(code) == "DendSN 2"
+    assert run_python(code, torch=True) == "DendSN 2"
 
 
 @pytest.mark.parametrize("name", NODES)

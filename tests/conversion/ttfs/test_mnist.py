@@ -5,17 +5,15 @@ from __future__ import annotations
 import os
 import re
 import statistics
-import subprocess
-import sys
 
 import pytest
+from fresh import run_with_torch
 from places import EXAMPLES
 
 
 def run(script: str, *arguments: str, data: bool) -> str:
-    environment = {key: value for key, value in os.environ.items() if data or key != "SNN_DENDRITE_DATA"}
-    command = [sys.executable, str(EXAMPLES / script), *arguments]
-    done = subprocess.run(command, capture_output=True, text=True, env=environment, check=False)
+    environment = {"SNN_DENDRITE_DATA": os.environ["SNN_DENDRITE_DATA"]} if data else {}
+    done = run_with_torch(EXAMPLES / script, *arguments, cwd=EXAMPLES, **environment)
     assert done.returncode == 0, done.stderr
     return done.stdout
 
