@@ -168,10 +168,3 @@ def test_without_matplotlib_the_message_names_the_extra(monkeypatch):
     monkeypatch.setitem(sys.modules, "matplotlib", None)
     with pytest.raises(ImportError, match=r"snn-dendrite-plugin\[plot\]"):
         plotting.raster(torch.ones(2, 2))
-
-
-def test_module_does_not_import_matplotlib(run_python):
-    assert (
-        run_python("import sys, snn_dendrite_plugin.plotting\nprint('matplotlib' in sys.modules)", torch=True)
-        == "False"
-    )

@@ -72,11 +72,6 @@ def test_every_case_compiles(compiler: Ask, name: str) -> None:
     assert (name == "empty_batch") == (not compiler("compile", name, 90))
 
 
-def test_import_does_not_load_triton(run_python: Callable[..., str]) -> None:
-    code = "import sys, snn_dendrite_plugin.kernels.soma_dendrite.triton.provider\nprint('triton' in sys.modules)"
-    assert run_python(code, torch=True) == "False"
-
-
 def test_says_why_not(monkeypatch: pytest.MonkeyPatch) -> None:
     cpu, settings = torch.device("cpu"), Settings()
     monkeypatch.delenv("TRITON_INTERPRET", raising=False)

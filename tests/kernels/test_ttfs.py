@@ -237,11 +237,6 @@ def test_triton_compiles_without_spilling_or_contraction(compiler, name):
     assert used["forward_kernel"]["contracted"] == 0 or name == "special-float64"  # its division is made of them
 
 
-def test_triton_is_not_loaded_by_import(run_python):
-    code = "import sys, snn_dendrite_plugin.kernels.ttfs.triton.provider\nprint('triton' in sys.modules)"
-    assert run_python(code, torch=True) == "False"
-
-
 def test_triton_says_why_not(monkeypatch):
     monkeypatch.delenv("TRITON_INTERPRET", raising=False)
     assert "TRITON_INTERPRET=1" in triton.provider.why_not(CPU, torch.float32, Settings(4))

@@ -1,13 +1,15 @@
-"""Scripts in a process of their own: in a new interpreter, or in a fork of one that has imported torch and no more.
+"""Scripts in processes of their own: in a new interpreter, or in a fork of one with torch and scikit-learn imported.
 
-Importing torch costs more than most scripts of the tests do after it. A fork has neither this package nor a host
+Importing those costs more than most scripts of the tests do after it. A fork has neither this package nor a host
 imported, and no state of other tests; where processes cannot fork, a new interpreter does the same more slowly.
 """
 
 from __future__ import annotations
 
 import atexit
+import contextlib
 import functools
+import importlib
 import json
 import os
 import runpy
@@ -35,7 +37,7 @@ def run(*arguments: object, cwd: Path, **changes: str) -> subprocess.CompletedPr
 
 
 def run_with_torch(*arguments: object, cwd: Path, **changes: str) -> subprocess.CompletedProcess[str]:
-    """The same in a fork that has torch; arguments are a script or ``-m`` and a module, and theirs."""
+    """The same in a fork; arguments are a script or ``-m`` and a module, and theirs."""
     if not hasattr(os, "fork"):
         return run(*arguments, cwd=cwd, **changes)
     with tempfile.TemporaryDirectory() as folder:
@@ -65,9 +67,10 @@ def _server() -> subprocess.Popen[str]:
 
 
 def _serve(requests: TextIO, answers: TextIO) -> None:
-    import numpy  # noqa: F401
-    import torch  # noqa: F401
-
+    # What scripts need that is neither ours nor a host's; torch._dynamo comes with the first optimizer.
+    for library in ("torch", "torch._dynamo", "sklearn.datasets"):
+        with contextlib.suppress(ImportError):
+            importlib.import_module(library)
     for line in requests:
         child = os.fork()
         if not child:
