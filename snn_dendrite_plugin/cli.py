@@ -1,45 +1,76 @@
-"""The command ``snn-dendrite``: a registry of commands, each of which lives in a module of its own.
+"""The command ``snn-dendrite``: the registered commands, each of which is imported when it runs.
 
-A command is a function ``command`` with typer's annotations, in a module that imports nothing heavy at its top (torch,
-a host, matplotlib), so that ``snn-dendrite --help`` stays quick. To add one, write its module and name it below.
+A command is a function with typer's annotations, registered through the hook ``snn_dendrite_register_commands``; the
+built-in ones are modules in ``commands/`` with a function ``command``.
 """
 
 from __future__ import annotations
 
-import importlib
 import sys
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
-from typer.core import TyperGroup
+from typer.core import TyperCommand, TyperGroup
 
+from . import builtin, plugins
 from .commands.terminal import OneManner
 
-__all__ = ["COMMANDS", "app"]
+__all__ = ["app"]
 
-COMMANDS = {  # name -> module with a function `command`
-    "demo": ".commands.demo",
-    "list": ".commands.list",
-    "doctor": ".commands.doctor",
-    "bench": ".commands.bench",
-    "run": ".commands.run",
-    "convert": ".commands.convert",
-    "zoo": ".commands.zoo",
-}
+
+class _Later(TyperCommand):
+    """A command as ``--help`` lists it; running it, or asking for its own help, imports it."""
+
+    def __init__(self, spec: plugins.CommandSpec) -> None:
+        super().__init__(spec.name, help=spec.summary, short_help=spec.summary, rich_markup_mode=None)
+        self.spec = spec
+
+    def make_context(self, *arguments: Any, **options: Any) -> Any:
+        return self.load().make_context(*arguments, **options)
+
+    def load(self) -> Any:
+        """The command itself; ends the program where it cannot be imported."""
+        try:
+            function = self.spec.load()
+            alone = typer.Typer(**_STYLE)
+            alone.command(self.spec.name, context_settings=dict(self.spec.context_settings))(function)
+            return typer.main.get_command(alone)
+        except (Exception, SystemExit) as error:
+            where = f" of {self.spec.distribution}" if self.spec.distribution else ""
+            typer.echo(
+                f"error: the command {self.spec.name!r}{where} cannot be loaded: {type(error).__name__}: {error}",
+                err=True,
+            )
+            raise typer.Exit(1) from error
 
 
 class _Commands(OneManner, TyperGroup):
-    """The group of commands."""
+    """The group of registered commands: asked for at every call, as plugins may come and go."""
+
+    def list_commands(self, ctx: Any) -> list[str]:
+        return list(_commands())
+
+    def get_command(self, ctx: Any, cmd_name: str) -> Any:
+        spec = _commands().get(cmd_name)
+        return None if spec is None else _Later(spec)
 
 
-app = typer.Typer(
-    cls=_Commands,
-    add_completion=False,
-    no_args_is_help=True,
-    pretty_exceptions_enable=False,
-    rich_markup_mode="rich" if sys.stdout.isatty() else None,
-    context_settings={"help_option_names": ["-h", "--help"]},
-)
+def _commands() -> dict[str, plugins.CommandSpec]:
+    """The registered commands, and the built-in ones also where the environment leaves the built-in plugin out."""
+    found = plugins.commands()
+    for fields in builtin.COMMANDS:  # `doctor` and `list` are there to tell what is left out
+        found.setdefault(fields["name"], plugins.CommandSpec(**fields))
+    return found
+
+
+_SETTINGS = {"help_option_names": ["-h", "--help"]}
+_STYLE: dict[str, Any] = {
+    "add_completion": False,
+    "pretty_exceptions_enable": False,
+    "rich_markup_mode": "rich" if sys.stdout.isatty() else None,
+}
+
+app = typer.Typer(cls=_Commands, no_args_is_help=True, context_settings=_SETTINGS, **_STYLE)
 
 
 def _show_version(wanted: bool) -> None:
@@ -57,11 +88,6 @@ def main(
     ] = False,
 ) -> None:
     """Dendritic, learned-dynamics and time-to-first-spike neurons for SpikingJelly and snnTorch."""
-
-
-for _name, _module in COMMANDS.items():
-    _found = importlib.import_module(_module, __package__)
-    app.command(_name, context_settings=getattr(_found, "CONTEXT_SETTINGS", None))(_found.command)
 
 
 if __name__ == "__main__":

@@ -1,4 +1,4 @@
-"""The hooks through which neuron models, host adapters and kernel providers enter.
+"""The hooks through which models, adapters, kernel providers, conversions, layers and commands enter.
 
 A plugin is a module (or any object) with functions marked by :data:`hookimpl`, announced in the entry-point group
 ``snn_dendrite_plugin``::
@@ -6,7 +6,7 @@ A plugin is a module (or any object) with functions marked by :data:`hookimpl`, 
     [project.entry-points.snn_dendrite_plugin]
     my_neurons = "my_package.plugin"
 
-The built-in models, adapters and providers come in through these same hooks (see ``snn_dendrite_plugin/builtin.py``).
+All that is built in comes in through these same hooks (see ``snn_dendrite_plugin/builtin.py``).
 Each hook is called with ``register``, a callback to be called once per registered item, with keywords only. Name the
 target as ``"package.module:Object"`` rather than importing it, and keep the plugin module free of heavy imports: it is
 imported together with ``snn_dendrite_plugin``, its targets only when they are needed. A hook that raises, or ends the
@@ -85,4 +85,69 @@ def snn_dendrite_register_providers(register: Callable[..., None]) -> None:
         >>> @hookimpl
         ... def snn_dendrite_register_providers(register):
         ...     register(name="npu", op="soma_dendrite", target="my_package.npu:provider", priority=40)
+    """
+
+
+@hookspec
+def snn_dendrite_register_conversions(register: Callable[..., None]) -> None:
+    """Register what ``snn_dendrite_plugin.convert(model, to=...)`` converts to, beside the neuron models.
+
+    Args:
+        register: call as ``register(name=..., target=..., summary="")``, the fields of
+            :class:`~snn_dendrite_plugin.plugins.ConversionSpec`. ``name`` is what the user passes as ``to``; the name
+            of a neuron model is free only to the plugin that registers this model.
+
+    ``target`` names a function ``convert_it(model, **arguments) -> (converted, report)``. Of ``convert``'s own
+    arguments (``include``, ``exclude``, ``example_input``, ``start``, ``dry_run``, ``wiring``, ``calibration``) it gets
+    those that its signature names, and a user who gives another is told so; further arguments reach it as they are.
+    ``report`` is a :class:`~snn_dendrite_plugin.conversion.report.Report`. A function that changes ``model`` in place
+    takes ``dry_run`` and leaves the model alone when it is true; ``snn_dendrite_plugin.revert`` takes back what it
+    exchanged through :class:`~snn_dendrite_plugin.conversion.surgery.Swap` and marked with
+    :class:`~snn_dendrite_plugin.conversion.undo.Replaced`.
+
+    Example:
+        >>> from snn_dendrite_plugin import hookimpl
+        >>> @hookimpl
+        ... def snn_dendrite_register_conversions(register):
+        ...     register(name="NSP", target="my_package.pruning:convert_synapses", summary="pruned synapses")
+    """
+
+
+@hookspec
+def snn_dendrite_register_layers(register: Callable[..., None]) -> None:
+    """Register synaptic layers, each of which is shown in every host in the host's own form.
+
+    Args:
+        register: call as ``register(name=..., target=..., summary="", host_names={})``, the fields of
+            :class:`~snn_dendrite_plugin.plugins.LayerSpec`. ``target`` names a ``torch.nn.Module`` class that keeps no
+            state and takes one time step ``[N, C, *]``. SpikingJelly's ``layer`` shows it with a ``step_mode``, in
+            ``"m"`` for sequences ``[T, N, C, *]``; in ``snntorch``, whose users' layers are torch's own, it is the
+            class itself.
+
+    Names that are taken are treated as those of models are.
+
+    Example:
+        >>> from snn_dendrite_plugin import hookimpl
+        >>> @hookimpl
+        ... def snn_dendrite_register_layers(register):
+        ...     register(name="SignedLinear", target="my_package.layers:SignedLinear", summary="Dale's law")
+    """
+
+
+@hookspec
+def snn_dendrite_register_commands(register: Callable[..., None]) -> None:
+    """Register commands of ``snn-dendrite``.
+
+    Args:
+        register: call as ``register(name=..., target=..., summary="", context_settings={})``, the fields of
+            :class:`~snn_dendrite_plugin.plugins.CommandSpec`. ``target`` names a function with typer's annotations; it
+            is imported when the command runs, and ``snn-dendrite --help`` shows the ``summary``.
+
+    A command that cannot be imported ends with an error that names its plugin; all others go on working.
+
+    Example:
+        >>> from snn_dendrite_plugin import hookimpl
+        >>> @hookimpl
+        ... def snn_dendrite_register_commands(register):
+        ...     register(name="prune", target="my_package.pruning:command", summary="Prune a checkpoint.")
     """

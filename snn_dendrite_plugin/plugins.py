@@ -1,4 +1,4 @@
-"""The registry: who offers which neuron models, host adapters and kernel providers.
+"""The registry: who offers which models, adapters, providers, conversions, layers and commands.
 
 Plugins come from the entry-point group ``snn_dendrite_plugin`` and from :func:`register_plugin`. The environment
 variable ``SNN_DENDRITE_PLUGINS`` selects among the entry points: unset, all of them; a comma-separated list, only those
@@ -22,17 +22,33 @@ import pluggy
 from . import hookspecs
 from .guard import Guarded
 from .kernels import providers as kernel_providers
-from .specs import AdapterSpec, ModelSpec, ProviderSpec, check_op
+from .specs import (
+    AdapterSpec,
+    CommandSpec,
+    ConversionSpec,
+    LayerSpec,
+    ModelSpec,
+    ProviderSpec,
+    avoids,
+    check_op,
+    claims,
+)
 
 __all__ = [
     "AdapterSpec",
+    "CommandSpec",
+    "ConversionSpec",
+    "LayerSpec",
     "ModelSpec",
     "PluginInfo",
     "PluginWarning",
     "ProviderSpec",
     "adapters",
+    "commands",
+    "conversions",
     "get_manager",
     "installed_plugins",
+    "layers",
     "models",
     "on_change",
     "providers",
@@ -43,6 +59,17 @@ __all__ = [
 _BUILTIN = "snn_dendrite_plugin.builtin"
 DISTRIBUTION = "snn-dendrite-plugin"  # ours
 _SELECTION = "SNN_DENDRITE_PLUGINS"
+# What can be registered: the end of the hook's name -> its fields. Names of models and layers are checked in every
+# host, so that adapters come first; those of layers and conversions against the models'.
+_KINDS: dict[str, type[Any]] = {
+    "adapters": AdapterSpec,
+    "models": ModelSpec,
+    "layers": LayerSpec,
+    "providers": ProviderSpec,
+    "conversions": ConversionSpec,
+    "commands": CommandSpec,
+}
+_FIRST = {"models": "adapters", "layers": "models", "conversions": "models"}
 _lock = threading.RLock()
 
 
@@ -94,41 +121,31 @@ class _Specs:
     """What the plugins registered, by name; the first plugin to use a name has it."""
 
     def __init__(self) -> None:
-        self.adapters: dict[str, AdapterSpec] = {}
-        self.models: dict[str, ModelSpec] = {}
-        self.providers: dict[tuple[str, str], ProviderSpec] = {}
+        self.found: dict[str, dict[Any, Any]] = {kind: {} for kind in _KINDS}
         self.owners: dict[tuple[str, str], _Record] = {}  # what is taken -> the plugin that has it
         self.collected: set[str] = set()  # the hooks that have been called
 
-    def claim(self, record: _Record, what: str, *keys: str) -> bool:
-        """Take ``keys`` for a plugin and return True, or warn and return False where another plugin has one."""
-        for key in keys:
+    def add(self, kind: str, record: _Record, **fields: Any) -> None:
+        """Register one item of a plugin's, if its names are free."""
+        spec = _KINDS[kind](**fields)
+        if record.distribution is not None and hasattr(spec, "distribution"):
+            spec = replace(spec, distribution=record.distribution.name)
+        hosts = sorted({adapter.host for adapter in self.found["adapters"].values()})
+        if self.claim(record, list(claims(spec, hosts)), list(avoids(spec, hosts))):
+            self.found[kind][(spec.op, spec.name) if kind == "providers" else spec.name] = spec
+
+    def claim(self, record: _Record, keys: list[tuple[str, str]], others: list[tuple[str, str]]) -> bool:
+        """Take ``keys`` for a plugin and return True, or warn and return False where another plugin has one.
+
+        ``others`` are names of other things, which may be taken, but by the same plugin.
+        """
+        for what, key in (*keys, *others):
             owner = self.owners.get((what, key))
-            if owner is not None:
+            if owner is not None and ((what, key) in keys or owner is not record):
                 _warn(f"{what} {key!r} is registered by the plugins {owner} and {record}; the one of {owner} is kept")
                 return False
-        self.owners.update({(what, key): record for key in keys})
+        self.owners.update(dict.fromkeys(keys, record))
         return True
-
-    def add_adapter(self, record: _Record, **fields: Any) -> None:
-        spec = AdapterSpec(**fields)
-        if self.claim(record, "adapter", spec.name):
-            self.adapters[spec.name] = spec
-
-    def add_model(self, record: _Record, **fields: Any) -> None:
-        spec = ModelSpec(**fields)
-        if record.distribution is not None:
-            spec = replace(spec, distribution=record.distribution.name)
-        hosts = {adapter.host for adapter in self.adapters.values()}
-        # A name must be free in the registry and, since hosts may show it under another one, in every host.
-        keys = [spec.name, *(f"{host}.{name}" for host in sorted(hosts) for name in spec.names_in(host))]
-        if self.claim(record, "neuron model", *keys):
-            self.models[spec.name] = spec
-
-    def add_provider(self, record: _Record, **fields: Any) -> None:
-        spec = ProviderSpec(**fields)
-        if self.claim(record, f"{spec.op} provider", spec.name):
-            self.providers[spec.op, spec.name] = spec
 
 
 def _warn(message: str) -> None:
@@ -244,13 +261,14 @@ class _Manager(pluggy.PluginManager):
             hook = f"snn_dendrite_register_{kind}"
             if hook not in specs.collected:
                 specs.collected.add(hook)
-                add = {"adapters": specs.add_adapter, "models": specs.add_model, "providers": specs.add_provider}[kind]
+                if kind in _FIRST:
+                    self.collect(_FIRST[kind])
                 plugins = [(name, plugin) for name, plugin in self.list_name_plugin() if plugin is not None]
                 for name, plugin in plugins:
                     caller = self.subset_hook_caller(hook, [other for _, other in plugins if other is not plugin])
                     record = self.records[name]
                     with record.guarded(f"calling {hook} of") as work:
-                        caller(register=functools.partial(add, record))
+                        caller(register=functools.partial(specs.add, kind, record))
                     record.done(work)
                     if work.error is not None:
                         record.error = f"{hook} raised {work.error}"
@@ -294,14 +312,37 @@ def models() -> dict[str, ModelSpec]:
         >>> plugins.models()["DendSN"].name_in("snntorch")
         'Dendritic'
     """
-    manager = _get_manager()
-    manager.collect("adapters")  # first, so that a model's names can be checked in every host
-    return dict(manager.collect("models").models)
+    return _collected("models")
 
 
 def adapters() -> dict[str, AdapterSpec]:
     """The registered host adapters, by name."""
-    return dict(_get_manager().collect("adapters").adapters)
+    return _collected("adapters")
+
+
+def layers() -> dict[str, LayerSpec]:
+    """The registered synaptic layers, by name."""
+    return _collected("layers")
+
+
+def conversions() -> dict[str, ConversionSpec]:
+    """What networks can be converted to beside neuron models, by name.
+
+    Example:
+        >>> from snn_dendrite_plugin import plugins
+        >>> list(plugins.conversions())
+        ['TTFS']
+    """
+    return _collected("conversions")
+
+
+def commands() -> dict[str, CommandSpec]:
+    """The commands of ``snn-dendrite``, by name."""
+    return _collected("commands")
+
+
+def _collected(kind: str) -> dict[Any, Any]:
+    return dict(_get_manager().collect(kind).found[kind])
 
 
 def providers(op: str) -> list[ProviderSpec]:
@@ -313,14 +354,14 @@ def providers(op: str) -> list[ProviderSpec]:
         ['triton', 'cupy', 'cpu', 'torch']
     """
     check_op(op)
-    found = [spec for spec in _get_manager().collect("providers").providers.values() if spec.op == op]
+    found = [spec for spec in _collected("providers").values() if spec.op == op]
     return sorted(found, key=lambda spec: -spec.priority)
 
 
 def installed_plugins() -> list[PluginInfo]:
     """Every plugin known: those in use, those that failed, and those that ``SNN_DENDRITE_PLUGINS`` leaves out."""
     manager = _get_manager()
-    for kind in ("adapters", "models", "providers"):  # so that errors inside hooks are known
+    for kind in _KINDS:  # so that errors inside hooks are known
         manager.collect(kind)
     found = []
     for name, record in manager.records.items():

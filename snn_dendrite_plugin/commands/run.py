@@ -28,9 +28,6 @@ _STARTERS = ("runpy.py", "<frozen runpy>", "<frozen importlib._bootstrap>")  # f
 # Options that are easily put after the script, and what its text has where it takes one of that name.
 _MISPLACED = {"--swap": r"\bswap\b", "--set": "--set", "--provider": r"\bprovider\b"}
 
-# Options end at the script: what follows is the script's.
-CONTEXT_SETTINGS = {"allow_interspersed_args": False}
-
 
 def command(
     script: Annotated[str, typer.Argument(help="Script, directory or zip file with __main__.py, or a module with -m.")],

@@ -1,6 +1,6 @@
 """Conversion of networks to dendritic, learned-dynamics and time-to-first-spike neurons, and back."""
 
 from .api import convert, report, revert
-from .report import ConversionReport
+from .report import ConversionReport, Report
 
-__all__ = ["ConversionReport", "convert", "report", "revert"]
+__all__ = ["ConversionReport", "Report", "convert", "report", "revert"]

@@ -9,11 +9,11 @@ from typing import Any
 import torch
 from torch import nn
 
+from .. import plugins
 from .example import Recording, describe, record
-from .plan import Exchange, build, check_wiring, choose, model_spec, rewirings
-from .report import ConversionReport, SkippedNeuron
+from .plan import Exchange, branch_count, build, choose, model_spec, rewirings
+from .report import REPORT_KEY, ConversionReport, Report, SkippedNeuron
 from .surgery import (
-    REPORT_KEY,
     Found,
     Swap,
     active_adapters,
@@ -23,13 +23,12 @@ from .surgery import (
     has_lazy,
     owners,
     reference_notes,
-    replaced,
     reset_states,
 )
-from .undo import revert
+from .undo import replaced, revert
 from .weights import PointWeights
 
-__all__ = ["ConversionReport", "convert", "report", "revert"]
+__all__ = ["ConversionReport", "Report", "convert", "report", "revert"]
 
 
 def convert(
@@ -55,8 +54,10 @@ def convert(
 
     Args:
         model: a network with neurons of an imported host, or one such neuron (then use the returned module).
-        to: name of a registered model (``DendSN``, ``LNM``, or a plugin's). ``"TTFS"`` makes a new network out of a
-            ReLU network and leaves that as it is, see :func:`~snn_dendrite_plugin.conversion.ttfs.relu.convert_relu`.
+        to: name of a registered model (``DendSN``, ``LNM``, or a plugin's) or conversion. ``"TTFS"`` makes a new
+            network out of a ReLU network and leaves that as it is, see
+            :func:`~snn_dendrite_plugin.conversion.ttfs.convert_relu`; other conversions come from plugins. They take
+            those of the arguments below that apply to them, and their own.
         include: which neurons, the default is all: a pattern as of :mod:`fnmatch` for the qualified name
             (``"layer1.*"``), a class, a function of (name, module), or a list of these.
         exclude: which not, written in the same way; wins over ``include``.
@@ -69,11 +70,12 @@ def convert(
             that branch b sees group b of its input channels, with the same weights. ``expand``: that layer emits a
             channel per branch, each starting with 1/B of the weights. The last two need ``example_input``; where they
             do not apply, the neuron is wired ``shared`` and the report says why.
-        calibration: for ``to="TTFS"`` only.
+        calibration: data from which a conversion sets what it measures, as ``to="TTFS"`` does.
         **neuron_arguments: the node's arguments, e.g. ``branches=4``; they win over those read off the neurons.
 
     Returns:
-        ``model`` itself, or its :class:`ConversionReport` with ``dry_run``.
+        ``model`` itself, or its :class:`ConversionReport` with ``dry_run``; for ``to="TTFS"`` the new network, or its
+        report.
 
     Raises:
         TypeError: the model is no Module, or an argument is not the node's.
@@ -90,27 +92,34 @@ def convert(
     """
     if not isinstance(model, nn.Module):
         raise TypeError(f"model is {type(model).__name__}; it must be a torch.nn.Module")
-    if to == "TTFS":
-        unused = {"include": include, "exclude": exclude, "start": start, "wiring": wiring}
-        return _convert_relu(model, calibration, example_input, dry_run, unused, neuron_arguments)
+    registered = plugins.conversions().get(to)
+    if registered is not None:
+        own = {
+            "include": include, "exclude": exclude, "example_input": example_input, "start": start, "dry_run": dry_run,
+            "wiring": wiring, "calibration": calibration,
+        }  # fmt: skip
+        return _by_plugin(registered, model, own, neuron_arguments)
     spec = model_spec(to)
     if calibration is not None:
-        raise ValueError(f"calibration is given, which only to='TTFS' uses; to is {to!r}")
+        raise ValueError(f"calibration is given, which to={to!r} does not use")
     for module in model.modules():
         kind = type(module).__name__
         sharded = kind.startswith(("FullySharded", "FSDP"))
         if sharded or isinstance(module, (nn.parallel.DistributedDataParallel, torch.jit.ScriptModule)):
             raise ValueError(f"model contains {kind}, which fixes its parameters: convert before wrapping")
     model_class = spec.load()
-    given = check_wiring(model_class, to, wiring, example_input, neuron_arguments)
+    branches = branch_count(model_class, to, wiring, example_input, neuron_arguments)
 
     adapters = active_adapters()
     neurons = find_neurons(model, adapters)
     chosen, skipped = choose(model, spec, neurons, include, exclude, adapters)
     adapters = owners(neurons, adapters)
     before = _run(model, example_input, chosen, adapters) if example_input is not None else None
-    planned = rewirings(model, example_input, chosen, wiring, given, adapters)
-    exchanges = [build(model, spec, model_class, item, start, wiring, given, planned, adapters) for item in chosen]
+    planned = rewirings(model, example_input, chosen, wiring, branches, adapters)
+    exchanges = [
+        build(model, spec, model_class, item, start, wiring, branches, neuron_arguments, planned, adapters)
+        for item in chosen
+    ]
     notes = reference_notes(model, {id(item.module): item.module for item in chosen})
     for exchange in exchanges:
         extra = (*exchange.line.notes, *notes.get(id(exchange.found.module), ()))
@@ -207,29 +216,38 @@ def _compare(
     )
 
 
-def _convert_relu(
-    model: nn.Module,
-    calibration: Any,
-    example_input: Any,
-    dry_run: bool,
-    unused: dict[str, Any],
-    arguments: dict[str, Any],
-) -> Any:
-    """Time-to-first-spike: a ReLU network, not spiking neurons, is what gets converted, into a new network."""
-    from .ttfs import convert_relu
+def _by_plugin(spec: plugins.ConversionSpec, model: nn.Module, own: dict[str, Any], arguments: dict[str, Any]) -> Any:
+    """A conversion that a plugin registered: its function gets those of ``convert``'s own arguments that it names."""
+    function = spec.load()
+    parameters = inspect.signature(function).parameters
+    for name, value in own.items():
+        if name in parameters:
+            arguments[name] = value
+        elif name != "dry_run" and not _is_default(name, value):
+            raise ValueError(f"{name} is {value!r}, which to={spec.name!r} does not use")
+    options = ", ".join(list(parameters)[1:])
+    open_ended = any(parameter.kind is parameter.VAR_KEYWORD for parameter in parameters.values())
+    for name in arguments:
+        if name not in parameters and not open_ended:
+            raise TypeError(f"convert(to={spec.name!r}) got an unexpected argument {name!r}; it takes {options}")
+    converted, told = function(model, **arguments)
+    if own["dry_run"]:
+        return told
+    vars(converted)[REPORT_KEY] = told
+    return converted
 
-    for name, value in unused.items():
-        if value != inspect.signature(convert).parameters[name].default:
-            raise ValueError(f"{name} is {value!r}, which to='TTFS' does not use: it converts a whole ReLU network")
-    network = convert_relu(model, calibration=calibration, example_input=example_input, **arguments)
-    vars(network)[REPORT_KEY] = network.report
-    return network.report if dry_run else network
+
+def _is_default(name: str, value: Any) -> bool:
+    default = inspect.signature(convert).parameters[name].default
+    return value is default or (isinstance(value, (str, bool)) and value == default)
 
 
-def report(model: nn.Module) -> ConversionReport:
+def report(model: nn.Module) -> Report:
     """The report of what :func:`convert` did to a model; several conversions of one model are told together.
 
-    A network made with ``to="TTFS"`` has a :class:`~snn_dendrite_plugin.conversion.ttfs.relu.TTFSReport`.
+    Returns:
+        a :class:`ConversionReport` where neurons were exchanged; a network made with ``to="TTFS"`` has a
+        :class:`~snn_dendrite_plugin.conversion.ttfs.TTFSReport`.
 
     Raises:
         ValueError: the model was not converted, or was reverted.
@@ -245,16 +263,6 @@ def report(model: nn.Module) -> ConversionReport:
         raise TypeError(f"model is {type(model).__name__}; it must be a torch.nn.Module")
     for module in model.modules():  # the model itself comes first, then a part of it that was converted alone
         if REPORT_KEY in vars(module):
-            return _current(module, vars(module)[REPORT_KEY])
+            here = {item.name for item in find_modules(module) if replaced(item.module) is not None}
+            return vars(module)[REPORT_KEY].only(here, count_parameters(module))
     raise ValueError(f"model {type(model).__name__} was not converted: there is no report")
-
-
-def _current(model: nn.Module, told: Any) -> Any:
-    """The report without the neurons that were reverted since, as part of a part of the model."""
-    if not isinstance(told, ConversionReport):
-        return told
-    here = {item.name for item in find_modules(model) if replaced(item.module) is not None}
-    kept = tuple(line for line in told.converted if line.name in here)
-    if len(kept) == len(told.converted):
-        return told
-    return dataclasses.replace(told, converted=kept, parameters_after=count_parameters(model))

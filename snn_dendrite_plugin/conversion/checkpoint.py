@@ -49,7 +49,7 @@ _OTHERS = frozenset(
         "snn_dendrite_plugin.conversion.report.ConversionReport",
         "snn_dendrite_plugin.conversion.report.ConvertedNeuron",
         "snn_dendrite_plugin.conversion.report.SkippedNeuron",
-        "snn_dendrite_plugin.conversion.surgery.Replaced",
+        "snn_dendrite_plugin.conversion.undo.Replaced",
         "snn_dendrite_plugin.conversion.weights.PointWeights",
         "snn_dendrite_plugin.kernels.surrogates.Surrogate",
         "snn_dendrite_plugin.swap.stand_in._new_point",

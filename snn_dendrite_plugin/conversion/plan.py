@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import inspect
+from collections.abc import Mapping
 from typing import Any
 
 from torch import nn
@@ -13,11 +14,12 @@ from ..adapters.base import accepts
 from ..neurons.base import NeuronModel
 from .report import ConvertedNeuron, SkippedNeuron
 from .start import check_host_arguments, start_arguments
-from .surgery import Found, Replaced, count_parameters, has_lazy, hook_notes, place_of, replaced, reset_states, select
+from .surgery import Found, count_parameters, has_lazy, hook_notes, place_of, reset_states, select
+from .undo import Replaced, replaced
 from .weights import build_node
 from .wiring import WIRINGS, Rewiring, plan_wiring
 
-__all__ = ["Exchange", "build", "check_wiring", "choose", "model_spec", "rewirings"]
+__all__ = ["Exchange", "build", "branch_count", "choose", "model_spec", "rewirings"]
 
 
 @dataclasses.dataclass
@@ -36,22 +38,39 @@ def model_spec(to: str) -> plugins.ModelSpec:
     for spec in specs.values():
         if to == spec.name or to in spec.host_names.values():
             return spec
-    raise ValueError(f"to is {to!r}; registered neuron models are {', '.join(specs)}")
+    others = ", ".join(plugins.conversions())
+    raise ValueError(f"to is {to!r}; registered neuron models are {', '.join(specs)}; conversions are {others}")
 
 
-def check_wiring(
+def branch_count(
     model_class: type[NeuronModel], to: str, wiring: str, example_input: Any, given: dict[str, Any]
-) -> dict[str, Any]:
-    """Check ``wiring`` against the model; the user's neuron arguments."""
+) -> int | None:
+    """Channels that a rewritten layer sends each neuron, checked against the model; None in ``shared`` wiring.
+
+    Raises:
+        ValueError: an unknown wiring, one that the model or the call does not allow, or a number that is none.
+    """
     if wiring not in WIRINGS:
         hint = "; 'partition' and 'expand' make the layer that 'fold' needs" if wiring == "fold" else ""
         raise ValueError(f"wiring is {wiring!r}; it must be one of {', '.join(WIRINGS)}{hint}")
-    if wiring != "shared":
-        if not (accepts(model_class, "wiring") and accepts(model_class, "branches")):
-            raise ValueError(f"wiring is {wiring!r}, but {to} has no branches; only 'shared' applies")
-        if example_input is None:
-            raise ValueError(f"wiring={wiring!r} needs example_input, to find the layer that feeds each neuron")
-    return dict(given)
+    if wiring == "shared":
+        return None
+    if not _has_branches(model_class):
+        raise ValueError(f"wiring is {wiring!r}, but {to} has no branches; only 'shared' applies")
+    if example_input is None:
+        raise ValueError(f"wiring={wiring!r} needs example_input, to find the layer that feeds each neuron")
+    branches = given.get("branches", _constructor(model_class)["branches"].default)
+    if isinstance(branches, bool) or not isinstance(branches, int) or branches < 1:
+        raise ValueError(f"branches is {branches!r}; a dendrite needs an integer of at least 1")
+    return branches
+
+
+def _constructor(model_class: type) -> Mapping[str, inspect.Parameter]:
+    return inspect.signature(model_class.__init__).parameters
+
+
+def _has_branches(model_class: type[NeuronModel]) -> bool:
+    return "branches" in _constructor(model_class) and model_class.wired(1) is not None
 
 
 def choose(
@@ -103,15 +122,12 @@ def rewirings(
     example_input: Any,
     chosen: list[Found],
     wiring: str,
-    given: dict[str, Any],
+    branches: int | None,
     adapters: dict[str, Any],
 ) -> dict[int, Rewiring | str]:
     """For each neuron the layer to rewrite, or the reason why its input stays as it is; empty for ``shared``."""
-    if wiring == "shared":
+    if branches is None:
         return {}
-    branches = given.get("branches", 4)
-    if isinstance(branches, bool) or not isinstance(branches, int) or branches < 1:
-        raise ValueError(f"branches is {branches!r}; a dendrite needs an integer of at least 1")
     reset_states(model, adapters)
     try:
         return plan_wiring(model, example_input, chosen, wiring, branches)
@@ -120,14 +136,14 @@ def rewirings(
 
 
 def build(
-    model: nn.Module, spec: plugins.ModelSpec, model_class: type, item: Found, start: str, wiring: str,
-    given: dict[str, Any], planned: dict[int, Rewiring | str], adapters: dict[str, Any],
+    model: nn.Module, spec: plugins.ModelSpec, model_class: type[NeuronModel], item: Found, start: str, wiring: str,
+    branches: int | None, given: dict[str, Any], planned: dict[int, Rewiring | str], adapters: dict[str, Any],
 ) -> Exchange:  # fmt: skip
     """The node for one neuron, with its line of the report."""
     rewiring = planned.get(id(item.module))
     fallback = isinstance(rewiring, str)
     used = "shared" if fallback else wiring
-    own = start_arguments(model_class, spec.name, start, given, used)
+    own = start_arguments(model_class, spec.name, start, given, None if fallback else branches)
     read = dict(item.adapter.read(item.module))
     lost = _without_counterpart(item, spec, read)
     read = {key: value for key, value in read.items() if key not in lost}
@@ -148,7 +164,7 @@ def build(
         host=item.adapter.host,
         before=item.kind,
         after=type(node).__name__,
-        wiring=used if accepts(model_class, "wiring") else "",
+        wiring=used if _has_branches(model_class) else "",
         layer=rewiring.layer.name if isinstance(rewiring, Rewiring) else "",
         parameters_before=count_parameters(item.module),
         parameters_after=None if has_lazy(node) else count_parameters(node),

@@ -3,14 +3,49 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Iterator
-from typing import Any
+from collections.abc import Collection, Iterator
+from typing import Any, ClassVar
 
 from .. import tables
 
-__all__ = ["ConversionReport", "ConvertedNeuron", "SkippedNeuron"]
+__all__ = ["REPORT_KEY", "ConversionReport", "ConvertedNeuron", "Report", "SkippedNeuron"]
 
-_COLUMNS = ("neuron", "was", "is", "wiring", "parameters", "flipped spikes", "notes")
+REPORT_KEY = "_snn_dendrite_report"  # attribute of a converted model
+
+
+class Report:
+    """What a conversion did: base class of all reports; ``print`` one for a table, which rich folds to a terminal."""
+
+    columns: ClassVar[tuple[str, ...]] = ()
+    right: ClassVar[tuple[str, ...]] = ()  # the columns that are aligned right
+
+    def rows(self) -> list[tuple[str, ...]]:
+        """The table's rows, one text per column."""
+        raise NotImplementedError(f"{type(self).__name__} must implement rows()")
+
+    def summary(self) -> str:
+        """What is said under the table."""
+        raise NotImplementedError(f"{type(self).__name__} must implement summary()")
+
+    def only(self, names: Collection[str], parameters: int) -> Report:
+        """This report without what is no longer converted.
+
+        Args:
+            names: qualified names of the modules that conversion put there and that are still there.
+            parameters: elements of all parameters of the model as it is now.
+        """
+        return self
+
+    def __str__(self) -> str:
+        return f"{tables.plain(self.columns, self.rows(), self.right)}\n{self.summary()}"
+
+    def __rich_console__(self, console: Any, options: Any) -> Iterator[Any]:
+        """On a terminal, through rich: the same table, folded to the width that there is."""
+        from rich.text import Text
+
+        width = None if console.soft_wrap else options.max_width
+        yield Text(tables.plain(self.columns, self.rows(), self.right, width=width, rule=True))
+        yield Text(self.summary())
 
 
 @dataclasses.dataclass(frozen=True)
@@ -59,7 +94,7 @@ class SkippedNeuron:
 
 
 @dataclasses.dataclass(frozen=True)
-class ConversionReport:
+class ConversionReport(Report):
     """Result of a conversion; ``print`` it for a table, ``rich.print`` it for one that fits the terminal.
 
     Attributes:
@@ -78,6 +113,8 @@ class ConversionReport:
         >>> [line.name for line in plan.converted], plan.parameters_before, plan.parameters_after
         (['1'], 15, 21)
     """
+
+    columns = ("neuron", "was", "is", "wiring", "parameters", "flipped spikes", "notes")
 
     to: str
     converted: tuple[ConvertedNeuron, ...]
@@ -113,6 +150,12 @@ class ConversionReport:
             parameters_before=earlier.parameters_before,
         )
 
+    def only(self, names: Collection[str], parameters: int) -> ConversionReport:
+        kept = tuple(line for line in self.converted if line.name in names)
+        if len(kept) == len(self.converted):
+            return self
+        return dataclasses.replace(self, converted=kept, parameters_after=parameters)
+
     # -- printing --------------------------------------------------------------------------------------------------
 
     def rows(self) -> list[tuple[str, ...]]:
@@ -141,14 +184,3 @@ class ConversionReport:
         if self.output_difference is not None:
             text += f"; largest output difference {self.output_difference:.2g}"
         return text
-
-    def __str__(self) -> str:
-        return f"{tables.plain(_COLUMNS, self.rows())}\n{self.summary()}"
-
-    def __rich_console__(self, console: Any, options: Any) -> Iterator[Any]:
-        """On a terminal, through rich: the same table, folded to the width that there is."""
-        from rich.text import Text
-
-        width = None if console.soft_wrap else options.max_width
-        yield Text(tables.plain(_COLUMNS, self.rows(), width=width, rule=True))
-        yield Text(self.summary())

@@ -6,7 +6,7 @@ import dataclasses
 import fnmatch
 import sys
 import warnings
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator
 from typing import Any
 
 import torch
@@ -15,11 +15,9 @@ from torch.nn.parameter import is_lazy
 
 from .. import plugins
 
-__all__ = ["Found", "Replaced", "Site", "Swap", "find_modules", "find_neurons", "replaced", "select"]
+__all__ = ["Found", "Site", "Swap", "find_modules", "find_neurons", "select"]
 
 ROOT = "(root)"
-REPORT_KEY = "_snn_dendrite_report"
-_KEY = "_snn_dendrite_replaced"
 _HOOKS = {
     "_forward_pre_hooks": "forward pre-hook",
     "_forward_hooks": "forward hook",
@@ -54,38 +52,6 @@ class Found:
     @property
     def kind(self) -> str:
         return type(self.module).__name__
-
-
-class Replaced:
-    """The module that a new one stands for. Not a Module itself, so that it is no submodule of the new one.
-
-    Attributes:
-        original: the module that was there.
-        adapter: name of the host adapter, ``""`` for a synaptic layer.
-        spec: name of the registered model, ``""`` for a synaptic layer.
-        arguments: the host's arguments at conversion; what differs at :func:`revert` was changed by the user since.
-        own: the arguments that conversion and the user added.
-    """
-
-    def __init__(
-        self,
-        original: nn.Module,
-        adapter: str = "",
-        spec: str = "",
-        arguments: Mapping[str, Any] | None = None,
-        own: Mapping[str, Any] | None = None,
-    ) -> None:
-        self.original, self.adapter, self.spec = original, adapter, spec
-        self.arguments, self.own = dict(arguments or {}), dict(own or {})
-
-    def mark(self, module: nn.Module) -> None:
-        """Keep this with the module that took the original's place."""
-        vars(module)[_KEY] = self
-
-
-def replaced(module: nn.Module) -> Replaced | None:
-    """What ``module`` stands for, None when it was not put there by a conversion."""
-    return vars(module).get(_KEY)
 
 
 def active_adapters() -> dict[str, Any]:
@@ -193,7 +159,7 @@ def reference_notes(root: nn.Module, wanted: dict[int, nn.Module]) -> dict[int, 
     notes: dict[int, list[str]] = {}
     for name, module in root.named_modules():
         for attribute, value in vars(module).items():
-            if attribute in ("_modules", _KEY):
+            if attribute == "_modules":
                 continue
             for item in _contents(value):
                 if id(item) in wanted:

@@ -1,11 +1,14 @@
-"""Taking a conversion back."""
+"""Taking a conversion back: what stands for what, and putting the originals in their places."""
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from typing import Any
+
 from torch import nn
 
+from .report import REPORT_KEY
 from .surgery import (
-    REPORT_KEY,
     Found,
     Swap,
     active_adapters,
@@ -13,11 +16,44 @@ from .surgery import (
     find_neurons,
     owners,
     place_of,
-    replaced,
     reset_states,
 )
 
-__all__ = ["revert"]
+__all__ = ["Replaced", "replaced", "revert"]
+
+_KEY = "_snn_dendrite_replaced"
+
+
+class Replaced:
+    """The module that a new one stands for. Not a Module itself, so that it is no submodule of the new one.
+
+    Attributes:
+        original: the module that was there.
+        adapter: name of the host adapter, ``""`` for a synaptic layer.
+        model: name of the registered model, ``""`` for a synaptic layer.
+        arguments: the host's arguments at conversion; what differs at :func:`revert` was changed by the user since.
+        own: the arguments that conversion and the user added.
+    """
+
+    def __init__(
+        self,
+        original: nn.Module,
+        adapter: str = "",
+        model: str = "",
+        arguments: Mapping[str, Any] | None = None,
+        own: Mapping[str, Any] | None = None,
+    ) -> None:
+        self.original, self.adapter, self.model = original, adapter, model
+        self.arguments, self.own = dict(arguments or {}), dict(own or {})
+
+    def mark(self, module: nn.Module) -> None:
+        """Keep this with the module that took the original's place."""
+        vars(module)[_KEY] = self
+
+
+def replaced(module: nn.Module) -> Replaced | None:
+    """What ``module`` stands for, None when it was not put there by a conversion."""
+    return vars(module).get(_KEY)
 
 
 def revert(model: nn.Module) -> nn.Module:

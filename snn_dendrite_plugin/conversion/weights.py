@@ -12,7 +12,8 @@ from torch import Tensor, nn
 from torch.nn.parameter import is_lazy
 
 from .. import plugins
-from .surgery import Replaced, has_lazy, replaced
+from .surgery import has_lazy
+from .undo import Replaced, replaced
 
 __all__ = ["PointWeights", "build_node", "default_dtype"]
 
@@ -28,11 +29,11 @@ def default_dtype(dtype: torch.dtype) -> Iterator[None]:
         torch.set_default_dtype(before)
 
 
-def build_node(adapter: Any, spec: str, arguments: Mapping[str, Any], dtype: torch.dtype) -> nn.Module:
+def build_node(adapter: Any, model: str, arguments: Mapping[str, Any], dtype: torch.dtype) -> nn.Module:
     """A node whose parameters are ``dtype``; modules among the arguments (surrogates) are copied, not shared."""
     own = {key: copy.deepcopy(value) if isinstance(value, nn.Module) else value for key, value in arguments.items()}
     with default_dtype(dtype):
-        return adapter.build(spec, own)
+        return adapter.build(model, own)
 
 
 class PointWeights:
@@ -76,7 +77,7 @@ def _translate(module: nn.Module, held: Replaced, given: Mapping[str, Tensor]) -
     dtype = next((p.dtype for p in module.parameters() if p.is_floating_point()), torch.get_default_dtype())
     # Of what the adapter reads, what this node takes.
     used = ({key: read[key] for key in held.arguments if key in read} for read in (before, after))
-    old, new = (build_node(adapter, held.spec, {**read, **held.own}, dtype).state_dict() for read in used)
+    old, new = (build_node(adapter, held.model, {**read, **held.own}, dtype).state_dict() for read in used)
     # Only what the point neuron's weights decide: the rest is the converted network's own.
     return {
         key: value.expand_as(module.state_dict()[key])

@@ -9,7 +9,8 @@ from torch import nn
 
 from ..layers.branched import BranchedBatchNorm, expanded, partitioned
 from .flow import Path, is_maximum, is_norm, trace_inputs
-from .surgery import Found, Replaced, Swap, count_parameters, find_modules, replaced
+from .surgery import Found, Swap, count_parameters, find_modules
+from .undo import Replaced, replaced
 
 __all__ = ["WIRINGS", "Rewiring", "plan_wiring"]
 

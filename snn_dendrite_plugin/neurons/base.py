@@ -150,3 +150,36 @@ class NeuronModel(nn.Module):
         if states is None:
             states = self.init_states(x_seq.detach()[0], firing)  # of x's graph they need nothing
         return self.sequence(x_seq, states, firing)
+
+    # -- what conversion asks --------------------------------------------------------------------------------------
+
+    @classmethod
+    def preserving_start(cls) -> Mapping[str, Any] | None:
+        """Constructor arguments with which the model computes what the leaky point neuron does that it replaces.
+
+        Beside them the model gets the point neuron's own decay and resting potential, where it takes them. A user who
+        gives one of these arguments another value is refused, unless with ``start="fresh"``. None: no such start is
+        known, and users have to ask for ``start="fresh"``.
+
+        Example::
+
+            >>> from snn_dendrite_plugin.neurons.lnm import LNM
+            >>> LNM.preserving_start()
+            {'theta': None}
+        """
+        return None
+
+    @classmethod
+    def published_start(cls) -> Mapping[str, Any] | None:
+        """Constructor arguments of the published model, for ``start="published"``; None: there is no such start."""
+        return None
+
+    @classmethod
+    def wired(cls, branches: int) -> Mapping[str, Any] | None:
+        """Constructor arguments for an input that has a channel per branch, ``[N, C * branches, *]``.
+
+        Neuron c owns the channels ``c * branches`` to ``(c + 1) * branches - 1``, whose sum is what the point neuron
+        got. For the wirings ``partition`` and ``expand``, whose layers send such input. A model that has branches has
+        the constructor argument ``branches``. None: it has none, and only the wiring ``shared`` applies.
+        """
+        return None

@@ -198,3 +198,18 @@ class DendSN(SomaDendriteModel):
         parts.append(f"strength={self.strength_mode}")
         parts += [f"degree={self.degree}"] * (self.degree > 1) + ["per_channel"] * self.per_channel
         return ", ".join(parts)
+
+    # -- what conversion asks --------------------------------------------------------------------------------------
+
+    @classmethod
+    def preserving_start(cls):
+        return {"strength": "raw", "strength_init": 0.0, "direct": 1.0}
+
+    @classmethod
+    def published_start(cls):
+        return {"strength": "softmax", "alpha": 0.5, "direct": 0.0, "scale_branch_input": False}
+
+    @classmethod
+    def wired(cls, branches):
+        # In `fold` wiring nothing else sets branches apart that start with equal shares of one layer's weights.
+        return {"wiring": "fold", "scale_branch_input": True, "alpha": spread_decays(branches)}

@@ -81,3 +81,11 @@ class LNM(SomaDendriteModel):
 
     def extra_repr(self) -> str:
         return f"degree={self.degree}" + (", per_channel" if self.per_channel else "")
+
+    @classmethod
+    def preserving_start(cls):
+        return {"theta": None}
+
+    @classmethod
+    def published_start(cls):
+        return {}

@@ -24,7 +24,7 @@ from torch import nn
 
 from .. import plugins
 from ..conversion.start import start_arguments
-from ..conversion.surgery import Replaced
+from ..conversion.undo import Replaced
 from ..conversion.weights import PointWeights, build_node
 from ..suggest import did_you_mean
 

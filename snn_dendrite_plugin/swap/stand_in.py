@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any
 
 from torch import nn
 
-from ..conversion.surgery import replaced
+from ..conversion.undo import replaced
 
 if TYPE_CHECKING:
     from .rules import SwapRule

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib.metadata
 import json
+import re
 import sys
 
 import pytest
@@ -59,9 +60,63 @@ def test_help_loads_nothing_heavy(run_python):
 def test_help_names_every_command():
     result = run("--help")
     assert result.exit_code == 0
-    for name in cli.COMMANDS:
+    for name in plugins.commands():
         assert f"  {name} " in result.output
-    assert {"demo", "list", "doctor"} <= set(cli.COMMANDS)
+    assert {"demo", "list", "doctor"} <= set(plugins.commands())
+
+
+def test_listing_the_commands_imports_none_of_them(run_python):
+    code = (
+        "import sys\nfrom typer.testing import CliRunner\nfrom snn_dendrite_plugin.cli import app\n"
+        "assert '  doctor ' in CliRunner().invoke(app, ['--help']).output\n"
+        f"print([m for m in sys.modules if m.startswith('snn_dendrite_plugin.commands.') or m in {HEAVY!r}])"
+    )
+    assert run_python(code) == "['snn_dendrite_plugin.commands.terminal']"
+
+
+class Commands:
+    """A stranger's commands: one that works, one whose module is absent, and one whose name is taken."""
+
+    @hookimpl
+    def snn_dendrite_register_commands(self, register):
+        register(name="count-to", target=count_to, summary="Count.")
+        register(name="absent", target="package_that_is_absent.module:command", summary="Will not load.")
+        register(name="list", target=count_to)
+
+
+def count_to(number: int) -> None:
+    """Count from 1 to NUMBER."""
+    print(*range(1, number + 1))
+
+
+def test_commands_of_a_plugin(plugged):
+    plugged(Commands(), "strangers")
+    with pytest.warns(plugins.PluginWarning, match="command 'list' is registered by the plugins 'builtin' of"):
+        helped = run("--help").output
+    assert re.search(r"^  count-to +Count\.$", helped, re.MULTILINE)
+    assert re.search(r"^  absent +Will not load\.$", helped, re.MULTILINE)
+    assert run("count-to", "3").output == "1 2 3\n"
+    assert "Count from 1 to NUMBER." in run("count-to", "-h").output
+    broken = run("absent")
+    assert broken.exit_code == 1
+    assert broken.stderr.startswith("error: the command 'absent' cannot be loaded: ModuleNotFoundError: No module")
+    assert "DendSN" in run("list").output
+
+
+def test_a_command_hook_that_raises_costs_a_warning(plugged):
+    class Faulty:
+        @hookimpl
+        def snn_dendrite_register_commands(self, register):
+            register(name="two words", target=count_to)
+
+    plugged(Faulty(), "faulty")
+    with pytest.warns(plugins.PluginWarning, match="'faulty' is used only in part: .* name must be letters and digits"):
+        assert run("--version").exit_code == run("--help").exit_code == 0
+
+
+def test_commands_run_where_the_environment_leaves_the_built_in_plugin_out(run_python):
+    code = "import sys\nfrom snn_dendrite_plugin.cli import app\nsys.argv = ['snn-dendrite', 'list']\napp()"
+    assert "not selected by SNN_DENDRITE_PLUGINS" in run_python(code, SNN_DENDRITE_PLUGINS="")
 
 
 def test_version_is_the_distribution_s():
@@ -117,7 +172,12 @@ def test_list_shows_models_hosts_providers_and_plugins():
     version = importlib.metadata.version("snn-dendrite-plugin")
     lines = [[cell.strip() for cell in line.split("|")[1:-1]] for line in result.output.splitlines() if "|" in line]
     assert any(line[:3] == ["DendSN", "DendSN", "Dendritic, DendriticParallel"] for line in lines)
-    assert ["builtin", f"snn-dendrite-plugin {version}", "adapters, models, providers", "ok"] in lines
+    assert [
+        "builtin",
+        f"snn-dendrite-plugin {version}",
+        "adapters, commands, conversions, models, providers",
+        "ok",
+    ] in lines
     for op in ("soma_dendrite", "ttfs"):
         assert [line[1] for line in lines if line[0] == op] == ["triton", "cupy", "cpu", "torch"]
 

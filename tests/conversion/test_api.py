@@ -376,7 +376,7 @@ def test_third_party_model_says_how_it_keeps_the_function():
     try:
         with pytest.raises(ValueError, match="Adaptive does not say how it keeps the function"):
             sdp.convert(network(), to="Adaptive")
-        Adaptive.preserving_start = {"strength": 0.0}
+        Adaptive.preserving_start = classmethod(lambda cls: {"strength": 0.0})
         model = sdp.convert(network(), to="Adaptive", example_input=drive())
         assert sdp.report(model).flips == 0
         with pytest.raises(ValueError, match=r"strength is 2\.0"):

@@ -21,7 +21,8 @@ def test_builtin_plugin_is_an_entry_point_like_any_other(describe):
     assert models == OURS
     distribution, version, hooks, error = infos["builtin"]
     assert (distribution, version, error) == ("snn-dendrite-plugin", sdp.__version__, None)
-    assert hooks == [f"snn_dendrite_register_{kind}" for kind in ("adapters", "models", "providers")]
+    kinds = ("adapters", "commands", "conversions", "models", "providers")
+    assert hooks == [f"snn_dendrite_register_{kind}" for kind in kinds]
     assert caught == []
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 from collections.abc import Iterator
 from typing import Any
 
@@ -16,7 +17,7 @@ from .report import TTFSReport
 from .stream import trace
 from .walk import Walk
 
-__all__ = ["convert_relu"]
+__all__ = ["convert_relu", "to_ttfs"]
 
 
 def convert_relu(
@@ -86,6 +87,15 @@ def convert_relu(
     calibrate(network, loader, quantile, margin)
     network.report = _compare(model, network, loader)
     return network
+
+
+def to_ttfs(model: nn.Module, **arguments: Any) -> tuple[TTFSNetwork, TTFSReport]:
+    """``convert(model, to="TTFS")``: :func:`convert_relu`, with the report beside the network."""
+    network = convert_relu(model, **arguments)
+    return network, network.report
+
+
+to_ttfs.__signature__ = inspect.signature(convert_relu)  # type: ignore[attr-defined]
 
 
 class _Moved:

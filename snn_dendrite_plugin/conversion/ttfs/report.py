@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import dataclasses
 
-from ... import tables
 from ...layers import LayerActivity
+from ..report import Report
 
 __all__ = ["TTFSReport"]
 
 
 @dataclasses.dataclass(frozen=True)
-class TTFSReport:
+class TTFSReport(Report):
     """What a conversion measured on the calibration data; ``print`` it for a table.
 
     Attributes:
@@ -26,6 +26,9 @@ class TTFSReport:
         never: share of the firing neurons that fired for no input.
         input_range: the values that the encoder maps to its last and first spike.
     """
+
+    columns = ("layer", "neurons", "spikes/neuron", "never fire", "saturated", "window")
+    right = columns[1:]
 
     layers: tuple[LayerActivity, ...]
     inputs: int
@@ -52,17 +55,19 @@ class TTFSReport:
         neurons = sum(line.neurons for line in self.layers)
         return sum(line.saturated * line.neurons for line in self.layers) / max(1, neurons)
 
-    def __str__(self) -> str:
-        columns, rows = ("layer", "neurons", "spikes/neuron", "never fire", "saturated", "window"), []
+    def rows(self) -> list[tuple[str, ...]]:
+        """The table's rows: layer, neurons, spikes per neuron, never fire, saturated, window."""
+        rows = []
         for line in self.layers:
             shares = (f"{line.spikes_per_neuron:.4f}", f"{line.never:.4f}", f"{line.saturated:.2g}")
-            rows.append((line.name, line.neurons, *shares, f"{line.window:.4g}"))
-        return "\n".join(
-            [
-                tables.plain(columns, rows, right=columns[1:]),
-                f"{self.inputs} inputs: argmax agreement {self.agreement:.4f}, largest output difference "
-                f"{self.largest_difference:.2g} (relative {self.relative_difference:.2g})",
-                f"{self.spikes_per_neuron:.4f} spikes per neuron without the encoder, {self.never:.4f} never fire; "
-                f"{self.windows} windows, latency {self.latency:.4g}",
-            ]
+            rows.append((line.name, str(line.neurons), *shares, f"{line.window:.4g}"))
+        return rows
+
+    def summary(self) -> str:
+        """Two lines: what was compared, and what the spikes cost."""
+        return (
+            f"{self.inputs} inputs: argmax agreement {self.agreement:.4f}, largest output difference "
+            f"{self.largest_difference:.2g} (relative {self.relative_difference:.2g})\n"
+            f"{self.spikes_per_neuron:.4f} spikes per neuron without the encoder, {self.never:.4f} never fire; "
+            f"{self.windows} windows, latency {self.latency:.4g}"
         )
