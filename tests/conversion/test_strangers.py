@@ -52,7 +52,7 @@ class Pooled(sdp.NeuronModel):
 
     def step(self, x, states, firing):
         x = x.unflatten(1, (-1, self.group)).sum(2)
-        spikes, v = firing.update(states[0], memory=self.beta * states[0], drive=x)
+        spikes, v = firing.update(self.beta * states[0], drive=x)
         return spikes, (v,)
 
 
@@ -139,10 +139,10 @@ def test_conversion_of_a_plugin_gets_what_it_names_and_nothing_else(register):
         sdp.convert(model, to="Shrunk", shared=0.5)
 
 
-@pytest.mark.parametrize("name", ["TTFS", "DendSN"])
-def test_conversion_cannot_take_a_built_in_name(register, name):
+@pytest.mark.parametrize(("name", "what"), [("TTFS", "conversion"), ("DendSN", "neuron model")])
+def test_conversion_cannot_take_a_built_in_name(register, name, what):
     register(ShrinkPlugin(name), "shrink")
-    with pytest.warns(plugins.PluginWarning, match=f"neuron model '{name}' is registered by the plugins 'builtin' of"):
+    with pytest.warns(plugins.PluginWarning, match=f"{what} '{name}' is registered by the plugins 'builtin' of"):
         assert list(plugins.conversions()) == ["TTFS"]
 
 

@@ -14,7 +14,7 @@ PACKAGE = "snn_dendrite_plugin"
 ROOMS: dict[str, set[str]] = {
     "": {"activation", "hookspecs", "plugins", "conversion", "kernels", "neurons"},
     "__main__": {"cli"},
-    "cli": {"", "commands"},
+    "cli": {"", "builtin", "commands", "plugins"},
     "specs": {"kernels"},
     "tables": set(),
     "guard": set(),
@@ -28,7 +28,8 @@ ROOMS: dict[str, set[str]] = {
     "layers": {"kernels", "neurons"},
     "plotting": {"kernels", "neurons"},
     "adapters.base": {"kernels", "neurons", "plugins", "specs"},
-    "adapters.*": {"adapters.base", "kernels", "neurons", "layers", "plugins", "specs"},
+    "adapters.patching": set(),
+    "adapters.*": {"adapters.base", "adapters.patching", "kernels", "neurons", "layers", "plugins", "specs"},
     "conversion": {"adapters.base", "kernels", "neurons", "layers", "plugins", "specs", "suggest", "tables"},
     "swap": {"adapters.base", "conversion", "plugins", "specs", "suggest"},
     "bench": {"", "conversion", "kernels", "neurons", "plugins", "suggest", "tables"},
