@@ -224,7 +224,8 @@ def polynomial(
     if not drawn:
         ax.axline((0, 0), slope=1, color=_FAINT, linewidth=0.8, linestyle=":", label="no change, u")
     tau = getattr(lnm, "tau", None)
-    beta = 1 - 1 / float(tau) if beta is None and tau is not None else beta
+    single = tau is not None and not isinstance(tau, Tensor)  # else the channels differ
+    beta = 1 - 1 / float(tau) if beta is None and single else beta
     if beta is not None and f"LIF, {beta:.3g} u" not in drawn:
         ax.plot(u.numpy(), (beta * u).numpy(), color=color, linewidth=1.2, linestyle="--", label=f"LIF, {beta:.3g} u")
     for i, row in enumerate(rows):
@@ -262,8 +263,8 @@ def _threshold(node: nn.Module, firing: Firing | None, neuron: int, shape: Seque
 
 
 def _branch_labels(model: Any, count: int) -> list[str]:
-    """``branch 1 (tau 2.0)``: the time constant in steps where all channels share it."""
-    value = getattr(model, "_value", None)
+    """``branch 1 (τ = 2)``: the time constant in steps where all channels share it."""
+    value = getattr(model, "value_of", None)
     alpha = value("alpha", torch.float64) if value is not None else None
     if alpha is None or alpha.shape[0] != 1:
         return [f"branch {b + 1}" for b in range(count)]
@@ -275,6 +276,6 @@ def _contributions(model: Any, branches: Tensor, neuron: int, shape: Sequence[in
     """``k_b f(v_b)`` of ``branches [T, N, neurons, B]``, as the soma receives it."""
     from .kernels.activations import ACTIVATIONS
 
-    strength = model._soma_inputs(branches.dtype)["strength"].detach()  # [C or 1, B]
+    strength = model.core_inputs(branches.dtype)["strength"].detach()  # [C or 1, B]
     row = strength[0 if strength.shape[0] == 1 else neuron // max(1, math.prod(shape[1:]))]
     return ACTIVATIONS[model.activation].value(branches) * row

@@ -65,10 +65,10 @@ def core_call(model: SomaDendriteModel, x: Tensor) -> tuple[Inputs, Settings]:
     """The core's inputs and settings of a DendSN or LNM on ``x``, for contestants that do not go through the op."""
     dtype = torch.promote_types(x.dtype, torch.float32)
     states = model.init_states(x[0], FIRING)
-    settings = Settings(reset="hard", detach=True, surrogate="atan", surrogate_a=2.0, **model._settings())
+    settings = Settings(reset="hard", detach=True, surrogate="atan", surrogate_a=2.0, **model.core_settings())
     threshold = torch.ones(1, dtype=dtype, device=x.device)
     v = states[1] if settings.branches else None
-    return Inputs(x, states[0], v, None, threshold=threshold, **model._soma_inputs(dtype)), settings
+    return Inputs(x, states[0], v, None, threshold=threshold, **model.core_inputs(dtype)), settings
 
 
 def loop(model: SomaDendriteModel) -> Contestant:

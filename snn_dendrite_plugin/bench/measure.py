@@ -107,7 +107,7 @@ def environment(device: torch.device) -> dict[str, str]:
 
 
 def _providers(model: str, device: torch.device, dtype: torch.dtype) -> list[str]:
-    settings = baselines.MODELS[model]()._settings()
+    settings = baselines.MODELS[model]().core_settings()
     found = explain("soma_dendrite", device, dtype, Settings(**settings))
     return [name for name, reason in found if reason is None]
 

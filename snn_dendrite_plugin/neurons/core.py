@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.parameter import UninitializedParameter
 
-from ..kernels.dtypes import state_dtype
+from ..kernels.dtypes import DoubleBuffers, state_dtype
 from ..kernels.soma_dendrite import Inputs, Settings, soma_dendrite
 from ..kernels.surrogates import Surrogate
 from .base import Firing, FiringStep, NeuronModel, States
@@ -21,7 +21,7 @@ __all__ = ["SomaDendriteModel"]
 Values = float | Sequence[float] | Tensor
 
 
-class SomaDendriteModel(NeuronModel):
+class SomaDendriteModel(DoubleBuffers, NeuronModel):
     """A model that is a setting of the fused core: names its parameters, holds them, hands them over.
 
     A fixed parameter is a float64 buffer that keeps its precision when the module changes dtype (so that a converted
@@ -37,7 +37,8 @@ class SomaDendriteModel(NeuronModel):
         self.per_channel = per_channel or channels is not None
         self.channels = channels
         self._templates: dict[str, tuple[float, ...]] = {}
-        self._fixed: set[str] = set()
+        self._declared: dict[str, str] = {}  # name -> attribute that holds it
+        self.in_double: set[str] = set()
         self._kept: dict[tuple[str, torch.dtype], tuple[Tensor, int, Tensor]] = {}
 
     # -- parameters ------------------------------------------------------------------------------------------------
@@ -56,11 +57,13 @@ class SomaDendriteModel(NeuronModel):
         table = table.reshape(-1, columns)
         if not learn:
             self.register_buffer(name, table.to(_place(table), copy=True))
-            self._fixed.add(name)
+            self._declared[name] = name
+            self.in_double.add(name)
             return
         key = name
         if unit:
             key, table = f"{name}_logit", torch.logit(table, eps=1e-6)
+        self._declared[name] = key
         if self.per_channel and table.shape[0] == 1:
             if self.channels is None:
                 self._templates[key] = tuple(table[0].tolist())
@@ -69,26 +72,29 @@ class SomaDendriteModel(NeuronModel):
             table = table.expand(self.channels, columns)
         setattr(self, key, nn.Parameter(table.to(_place(table), torch.get_default_dtype(), copy=True)))
 
-    def _value(self, name: str, dtype: torch.dtype) -> Tensor | None:
-        """The parameter ``name`` in ``dtype``, decays mapped back into (0, 1); None when it was not declared."""
-        value = self._parameters.get(f"{name}_logit")
-        if value is not None:
-            return torch.sigmoid(value if value.dtype == dtype else value.to(dtype))
-        value = self._parameters.get(name)
-        if value is not None:
-            return value if value.dtype == dtype else value.to(dtype)
-        if name not in self._buffers:
+    def value_of(self, name: str, dtype: torch.dtype) -> Tensor | None:
+        """The parameter ``name`` in ``dtype``, ``[C or 1, columns]``, decays mapped back into (0, 1).
+
+        None when the model does not have it.
+        """
+        key = self._declared.get(name)
+        if key is None:
             return None
-        return self._derived(name, name, dtype, lambda value: value)
+        if key in self._buffers:
+            return self._derived(name, name, dtype, _itself)
+        value = self._parameters.get(key)
+        value = getattr(self, key) if value is None else value  # it has a parametrization
+        value = value if value.dtype == dtype else value.to(dtype)
+        return value if key == name else torch.sigmoid(value)
 
     def _derived(self, what: str, name: str, dtype: torch.dtype, function: Callable[[Tensor], Tensor]) -> Tensor:
-        """``function`` of the fixed parameter ``name`` in ``dtype``, computed again only after that was written to.
-
-        ``what`` names the result.
+        """``function``, called ``what``, of the fixed parameter ``name`` in ``dtype``, kept until that is written to.
 
         A step of a small layer costs little more than its handful of tiny operations on parameters.
         """
-        source = self._buffers[name]
+        source = self._buffers.get(name)
+        if source is None:  # it has a parametrization
+            return function(getattr(self, name).to(dtype))
         if torch.compiler.is_compiling() or source.is_inference() or torch.is_inference_mode_enabled():
             return function(source.to(dtype))  # inference tensors count no versions and are not for autograd
         kept = self._kept.get((what, dtype))
@@ -119,14 +125,6 @@ class SomaDendriteModel(NeuronModel):
                 break
         super()._load_from_state_dict(state_dict, prefix, *args)
 
-    def _apply(self, fn, recurse: bool = True):
-        fixed = {name: self._buffers[name] for name in self._fixed}
-        super()._apply(fn, recurse)
-        for name, value in fixed.items():
-            moved = self._buffers[name]
-            self._buffers[name] = moved.double() if value.is_meta else value.to(moved.device)
-        return self
-
     # -- the soma's decay ------------------------------------------------------------------------------------------
 
     decay_input = False
@@ -139,7 +137,7 @@ class SomaDendriteModel(NeuronModel):
             return torch.tensor(self._templates["theta"][1])
         if "beta_logit" in self._templates:
             return torch.sigmoid(torch.tensor(self._templates["beta_logit"][0]))
-        value = torch.sigmoid(self.beta_logit)[:, 0] if "beta_logit" in self._parameters else self.theta[:, 1]
+        value = torch.sigmoid(self.beta_logit)[:, 0] if "beta" in self._declared else self.theta[:, 1]
         return value[0] if value.shape[0] == 1 else value
 
     @torch.no_grad()
@@ -147,24 +145,30 @@ class SomaDendriteModel(NeuronModel):
         """Set the soma's decay per step in place, one value or ``[C]``; theta_2 and higher stay as they are.
 
         Raises:
-            ValueError: outside 0 to 1, or more values than learned parameters have rows.
+            ValueError: outside 0 to 1, or more values than learned parameters have rows; or it has a parametrization.
         """
         column = decay_column(beta)
-        learned = "beta_logit" if "beta_logit" in self._parameters else "theta"
-        row = torch.logit(column, eps=1e-6) if learned == "beta_logit" else soma_row(column, self.rest, 1)
-        if learned in self._templates:
+        key = self._declared["beta" if "beta" in self._declared else "theta"]
+        row = torch.logit(column, eps=1e-6) if key == "beta_logit" else soma_row(column, self.rest, 1)
+        if key in self._templates:
             if len(row) > 1:
                 raise ValueError(f"beta has {len(row)} values, but the channels are not known yet; pass one value")
-            self._templates[learned] = (*row[0].tolist(), *self._templates[learned][row.shape[1] :])
+            self._templates[key] = (*row[0].tolist(), *self._templates[key][row.shape[1] :])
         else:
-            table = getattr(self, learned)
-            if learned in self._fixed and len(row) > len(table):
-                self._buffers[learned] = table = table.expand(len(row), -1).clone()
+            table = self._writable(key)
+            if key in self.in_double and len(row) > len(table):
+                self._buffers[key] = table = table.expand(len(row), -1).clone()
             if len(row) not in (1, len(table)):
-                raise ValueError(f"beta has {len(row)} values; {learned} has rows for {len(table)}")
+                raise ValueError(f"beta has {len(row)} values; {key} has rows for {len(table)}")
             table[:, : row.shape[1]] = row.to(table)
-        if self.decay_input and learned == "theta":
+        if self.decay_input and key == "theta":
             self._scale_input(column)
+
+    def _writable(self, key: str) -> Tensor:
+        """The table ``key`` itself, to write to."""
+        if key not in self._parameters and key not in self._buffers:
+            raise ValueError(f"{key} has a parametrization; set what that is made from")
+        return getattr(self, key)
 
     @torch.no_grad()
     def set_rest(self, rest: float) -> None:
@@ -173,37 +177,39 @@ class SomaDendriteModel(NeuronModel):
         if "theta" in self._templates:
             row = self._templates["theta"]
             self._templates["theta"] = ((1 - row[1]) * self.rest, *row[1:])
-        elif "beta_logit" not in (*self._templates, *self._parameters):
-            self.theta[:, 0] = (1 - self.theta[:, 1]) * self.rest
+        elif "beta" not in self._declared:
+            theta = self._writable("theta")
+            theta[:, 0] = (1 - theta[:, 1]) * self.rest
 
     def set_decay_input(self, decay_input: bool) -> None:
         """Scale the input by 1 - decay, or not, from now on."""
         self.decay_input = bool(decay_input)
-        if "beta_logit" not in (*self._templates, *self._parameters):
+        if "beta" not in self._declared:
             self._scale_input(self.decay.detach())
 
     def _scale_input(self, beta: Values) -> None:
         """Set rho, ``1 - beta`` where the input decays too: a number, or a table where it differs between channels."""
         column = decay_column(beta)
         place = next((tensor.device for tensor in (*self.buffers(), *self.parameters())), _place(column))
-        for holder in (self.__dict__, self._buffers, self._fixed):  # it may change from number to table and back
-            holder.discard("input_scale") if isinstance(holder, set) else holder.pop("input_scale", None)
+        self.__dict__.pop("input_scale", None)  # it may change from number to table and back
+        self._buffers.pop("input_scale", None)
+        self.in_double.discard("input_scale")
         if not self.decay_input:
             self.input_scale = 1.0
         elif len(column) == 1:
             self.input_scale = 1 - column.item()
         else:
             self.register_buffer("input_scale", (1 - column).to(place))
-            self._fixed.add("input_scale")
+            self.in_double.add("input_scale")
 
     # -- the call --------------------------------------------------------------------------------------------------
 
-    def _soma_inputs(self, dtype: torch.dtype) -> dict[str, Tensor | None]:
-        """Tensors of :class:`Inputs` beside x, states and threshold, in ``dtype``."""
+    def core_inputs(self, dtype: torch.dtype) -> dict[str, Tensor | None]:
+        """Tensors of the core's ``Inputs`` that the model decides, in ``dtype``: all parameters in their final form."""
         raise NotImplementedError
 
-    def _settings(self) -> dict[str, object]:
-        """Fields of :class:`Settings` that the model decides."""
+    def core_settings(self) -> dict[str, Any]:
+        """Fields of the core's ``Settings`` that the model decides."""
         raise NotImplementedError
 
     def _output_channels(self, channels: int) -> int:
@@ -238,7 +244,7 @@ class SomaDendriteModel(NeuronModel):
             record=record,
             **({"surrogate": firing.surrogate.kind, "surrogate_a": firing.surrogate.a, "surrogate_b":
                firing.surrogate.b} if table else {}),
-            **self._settings(),
+            **self.core_settings(),
         )  # fmt: skip
         own = [state if state.dtype == dtype else state.to(dtype) for state in own]
         inputs = Inputs(
@@ -247,7 +253,7 @@ class SomaDendriteModel(NeuronModel):
             v=own[1] if settings.branches else None,
             fired=None if fired is None else fired.to(dtype),
             threshold=threshold,
-            **self._soma_inputs(dtype),
+            **self.core_inputs(dtype),
         )
         out = soma_dendrite(inputs, settings, None if table else firing.surrogate)
         new = tuple(s for s in (out.u, out.v, out.fired) if s is not None)
@@ -281,6 +287,10 @@ class SomaDendriteModel(NeuronModel):
     def sequence(self, x_seq: Tensor, states: States, firing: Firing, record: bool = False) -> tuple[Any, ...]:
         run = super().sequence if self._has_own_step() else self._fused
         return run(x_seq, states, firing, record)
+
+
+def _itself(value: Tensor) -> Tensor:
+    return value
 
 
 def _table(values: Values) -> Tensor:

@@ -58,7 +58,8 @@ class DendSN(SomaDendriteModel):
         scale_branch_input: gamma = 1 - alpha instead of 1; None: yes in ``shared``.
         degree: K, degree of the soma's polynomial; 1 is the leaky soma, more makes theta learned as in LNM.
         per_channel, channels: one parameter row per channel; the count is taken from the first input unless given.
-        beta: decay of the soma per step (theta_1), one number or ``[C]``. learn_beta: learn it (degree 1).
+        beta: decay of the soma per step (theta_1), one number or ``[C]``.
+        learn_beta: learn it, kept in (0, 1); with a higher degree theta is learned in any case, and beta in it.
         decay_input: rho = 1 - beta instead of 1; None: yes in ``shared``, no in ``fold``.
         rest: potential the soma leaks to.
         clamp: ``(low, high)`` limits of P's argument, off by default.
@@ -157,7 +158,7 @@ class DendSN(SomaDendriteModel):
             )
         return channels // self.branches
 
-    def _settings(self):
+    def core_settings(self):
         return {
             "branches": self.branches,
             "wiring": self.wiring,
@@ -166,23 +167,23 @@ class DendSN(SomaDendriteModel):
             "clamp_high": self.clamp_high,
         }
 
-    def _soma_inputs(self, dtype: torch.dtype) -> dict[str, Tensor | None]:
-        alpha, gain, offset = (self._value(name, dtype) for name in ("alpha", "gain", "offset"))
+    def core_inputs(self, dtype: torch.dtype) -> dict[str, Tensor | None]:
+        alpha, gain, offset = (self.value_of(name, dtype) for name in ("alpha", "gain", "offset"))
         if self.scale_branch_input:
             fixed = "alpha" in self._buffers
             scale = self._derived("1 - alpha", "alpha", dtype, lambda alpha: 1 - alpha) if fixed else 1 - alpha
             gain = scale if gain is None else scale * gain
             offset = None if offset is None else scale * offset
-        strength = self._value("strength", dtype)
+        strength = self.value_of("strength", dtype)
         if self.strength_mode == "softmax":
             strength = torch.softmax(strength, dim=1)
         direct = self._derived("direct", "direct", dtype, lambda direct: direct[:, 0])
         if self.learn_beta:
-            beta = self._value("beta", dtype)
+            beta = self.value_of("beta", dtype)
             theta = torch.cat(((1 - beta) * self.rest, beta), dim=1)
             scale = 1 - beta if self.decay_input else 1.0
         else:
-            theta, scale = self._value("theta", dtype), self.input_scale
+            theta, scale = self.value_of("theta", dtype), self.input_scale
             scale = scale.to(dtype) if isinstance(scale, Tensor) else scale
         if isinstance(scale, Tensor):
             strength, direct = strength * scale, direct * scale[:, 0]

@@ -65,11 +65,11 @@ class LNM(SomaDendriteModel):
         self.clamp_low, self.clamp_high = clamp_limits(clamp)
         self._declare("theta", row if theta is None else theta, degree + 1, learn=learn_theta)
 
-    def _settings(self):
+    def core_settings(self):
         return {"branches": 0, "clamp_low": self.clamp_low, "clamp_high": self.clamp_high}
 
-    def _soma_inputs(self, dtype: torch.dtype) -> dict[str, Tensor | None]:
-        theta = self._value("theta", dtype)
+    def core_inputs(self, dtype: torch.dtype) -> dict[str, Tensor | None]:
+        theta = self.value_of("theta", dtype)
         scale = self.input_scale
         if isinstance(scale, Tensor):
             direct = scale[:, 0].to(dtype)

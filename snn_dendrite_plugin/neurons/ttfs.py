@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.parameter import UninitializedParameter
 
-from ..kernels.dtypes import state_dtype
+from ..kernels.dtypes import DoubleBuffers, state_dtype
 from ..kernels.ttfs import Settings, ttfs
 from ..kernels.ttfs.reference import bins, slope_weights
 from .base import Firing, FiringStep, NeuronModel, States
@@ -18,7 +18,7 @@ from .base import Firing, FiringStep, NeuronModel, States
 __all__ = ["TTFS"]
 
 
-class TTFS(NeuronModel):
+class TTFS(DoubleBuffers, NeuronModel):
     r"""Time-to-first-spike neuron on a clock: at most one spike per window of ``steps`` steps; its time is the value.
 
     It takes a linear layer, without the layer's bias, applied to the binary spikes of the layer before. With
@@ -70,6 +70,7 @@ class TTFS(NeuronModel):
         "the times of its spikes are the values, which the layers around it must read; convert a trained ReLU network: "
         "sdp.convert(network, to='TTFS', calibration=inputs)"
     )
+    in_double = ("window", "input_window")
 
     def __init__(
         self,
@@ -110,15 +111,6 @@ class TTFS(NeuronModel):
         if value is not None and isinstance(self.bias, UninitializedParameter):
             self.bias.materialize(value.shape)
         super()._load_from_state_dict(state_dict, prefix, *args)
-
-    def _apply(self, fn, recurse: bool = True):
-        kept = {name: self._buffers[name] for name in ("window", "input_window")}
-        super()._apply(fn, recurse)
-        for name, value in kept.items():  # durations keep their precision when the module changes dtype
-            if value is not None:
-                moved = self._buffers[name]
-                self._buffers[name] = moved.double() if value.is_meta else value.to(moved.device)
-        return self
 
     def _windows(self, dtype: torch.dtype) -> Tensor:
         first = self.window if self.input_window is None else self.input_window

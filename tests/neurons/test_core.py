@@ -173,6 +173,58 @@ def test_fixed_parameters_keep_double_precision_through_dtype_changes():
     assert model.run(torch.rand(2, 1, 3).half())[0].dtype == torch.float16
 
 
+class Same(torch.nn.Module):
+    def forward(self, value):
+        return 1.0 * value
+
+
+@pytest.mark.parametrize(
+    "name", ["gain", "offset", "strength", "alpha", "alpha_logit", "direct", "theta", "beta_logit"]
+)
+@pytest.mark.parametrize("make", [
+    lambda: DendSN(branches=3, strength_init=0.3), lambda: LNM(degree=2),
+    lambda: DendSN(3, degree=2, beta=0.7, strength_init=0.2),
+    lambda: DendSN(branches=3, strength_init=0.3, learn_alpha=True, learn_beta=True),
+])  # fmt: skip
+def test_every_parameter_may_have_a_parametrization(make, name):
+    torch.manual_seed(0)
+    x = torch.rand(6, 2, 4) * 2
+    plain, model = make(), make()
+    if name not in dict([*plain.named_parameters(), *plain.named_buffers()]):
+        pytest.skip("this variant does not have it")
+    torch.nn.utils.parametrize.register_parametrization(model, name, Same())
+    results = []
+    for neuron in (plain, model):
+        spikes, (u, *_) = neuron.run(x)
+        (spikes.sum() + u.square().sum()).backward()
+        results.append((spikes, u))
+    assert torch.equal(results[0][0], results[1][0])
+    assert torch.equal(results[0][1], results[1][1])
+    learned = dict(plain.named_parameters()).get(name)
+    if learned is not None:
+        assert learned.grad.abs().sum() > 0
+        torch.testing.assert_close(model.parametrizations[name].original.grad, learned.grad)
+    assert torch.equal(model.decay, plain.decay)
+
+
+def test_a_parametrized_decay_is_not_set_over_the_head_of_its_parametrization():
+    model = LNM()
+    torch.nn.utils.parametrize.register_parametrization(model, "theta", Same())
+    with pytest.raises(ValueError, match="theta has a parametrization"):
+        model.set_decay(0.3)
+
+
+@pytest.mark.parametrize("degree", [1, 3])
+def test_learn_beta_learns_the_decay_at_every_degree(degree):
+    model = DendSN(branches=2, learn_beta=True, degree=degree)
+    before = model.decay.item()
+    optimiser = torch.optim.SGD(model.parameters(), lr=0.1)
+    _, (u, _) = model.run(torch.full((3, 2, 4), 0.4))
+    u.sum().backward()
+    optimiser.step()
+    assert model.decay.item() != before
+
+
 @pytest.mark.parametrize("variant", VARIANTS)
 def test_copies_pickles_and_state_dicts(variant):
     model = VARIANTS[variant]()

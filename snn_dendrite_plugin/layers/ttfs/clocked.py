@@ -13,7 +13,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from ...kernels.dtypes import state_dtype
+from ...kernels.dtypes import DoubleBuffers, state_dtype
 from ...kernels.ttfs import Settings
 from ...kernels.ttfs.reference import bins, charge, emit
 from .times import check_range, scale_input
@@ -117,7 +117,7 @@ class TTFSEncoder(_Clocked):
         return spikes
 
 
-class TTFSReadout(_Clocked):
+class TTFSReadout(DoubleBuffers, _Clocked):
     """The output layer's potential at the end of each window; never fires.
 
     Shapes: currents ``[T, N, C, *]`` (a linear layer on binary spikes, without its bias) -> potentials ``[N, C, *]``;
@@ -138,6 +138,7 @@ class TTFSReadout(_Clocked):
     """
 
     window: Tensor
+    in_double = ("window",)
 
     def __init__(self, steps: int, window: float = 1.0, bias: Tensor | None = None, step_mode: str = "m") -> None:
         super().__init__(steps, step_mode)
@@ -170,12 +171,6 @@ class TTFSReadout(_Clocked):
             clock, total = 0, torch.zeros_like(total)
         self._state = (clock, total, potential)
         return potential
-
-    def _apply(self, fn, *arguments):
-        window = self.window
-        super()._apply(fn, *arguments)
-        self.window = self.window.double() if window.is_meta else window.to(self.window.device)
-        return self
 
 
 class TTFSSpikeDecoder(TTFSReadout):

@@ -12,6 +12,8 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor, nn
 
+from ...kernels.dtypes import DoubleBuffers
+
 __all__ = ["SpikeTimes", "TTFSDecode", "TTFSEncode", "TTFSFire"]
 
 
@@ -105,7 +107,7 @@ class _Ramp(torch.autograd.Function):
         return (gradient * (potential <= window) if ctx.clip else gradient), None, None
 
 
-class TTFSFire(_Emitter):
+class TTFSFire(DoubleBuffers, _Emitter):
     r"""Turns potentials into spike times: from the window's start, a ramp of slope 1 lifts V to the threshold R.
 
     .. math:: t = R - \min(\max(V, 0), R)
@@ -133,6 +135,7 @@ class TTFSFire(_Emitter):
     """
 
     window: Tensor
+    in_double = ("window",)
 
     def __init__(self, window: float = 1.0, adaptive: bool = True, margin: float = 10.0) -> None:
         super().__init__()
@@ -169,12 +172,6 @@ class TTFSFire(_Emitter):
             self._count((potential.detach() > window) if clip else None, potential.numel())
         times, values = _Ramp.apply(potential, window, clip)
         return self._send(times, window, values)
-
-    def _apply(self, fn, recurse: bool = True):
-        window = self.window
-        super()._apply(fn, recurse)
-        self.window = self.window.double() if window.is_meta else window.to(self.window.device)  # keeps its precision
-        return self
 
     def extra_repr(self) -> str:
         return f"window={self.window.item():g}" + (", adaptive" if self.adaptive else "")
