@@ -17,6 +17,7 @@ import snntorch.utils
 import wrapt
 from torch import nn
 
+from ..patching import Patches
 from .shell import Shell
 
 __all__ = ["patch", "unpatch"]
@@ -122,10 +123,26 @@ def _patch_backprop(module: ModuleType) -> None:
         _wrap(module, "TBPTT", _truncates)
 
 
+def _patch_export(found: Patches, module: ModuleType) -> None:
+    from .nir import apply_export
+
+    apply_export(found, module)
+
+
+def _patch_import(found: Patches, module: ModuleType) -> None:
+    from .nir import apply_import
+
+    apply_import(found, module)
+
+
+_exchange = Patches({"snntorch.export_nir": _patch_export, "snntorch.import_nir": _patch_import})
+
+
 def patch() -> None:
-    """Make ``utils.reset`` and ``backprop`` know our neurons; does nothing when they do."""
+    """Make ``utils.reset``, ``backprop`` and NIR exchange know our neurons; does nothing when they do."""
     global _active, _waiting
     _active = True
+    _exchange.patch()
     utils = snntorch.utils
     _wrap(utils, "_layer_check" if hasattr(utils, "_layer_check") else "reset", _resets)
     if hasattr(utils, "_final_layer_check"):
@@ -141,6 +158,7 @@ def unpatch() -> None:
     """Put back what :func:`patch` replaced; a wrapper that others have wrapped since stays, and does nothing."""
     global _active
     _active = False
+    _exchange.unpatch()
     for (module_name, name), (original, wrapper) in list(_originals.items()):
         module = sys.modules.get(module_name)
         if module is not None and getattr(module, name, None) is wrapper:

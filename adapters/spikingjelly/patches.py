@@ -1,7 +1,8 @@
 """What SpikingJelly has no hook for.
 
 Its operation counters take an operator that they do not know for free, its configuration of vision training a class
-that it does not know for an error, and its export to Lynxi chips hands on what it does not know.
+that it does not know for an error, its NIR exchange neither, and its export to Lynxi chips hands on what it does not
+know.
 """
 
 from __future__ import annotations
@@ -65,4 +66,24 @@ def _patch_lynxi(found: Patches, module: ModuleType) -> None:
     found.replace(module, "to_lynxi_supported_module", _refuses)
 
 
-patches = Patches({counters.MODULE: counters.apply, _CONFIG: _register_installed, _LYNXI: _patch_lynxi})
+def _patch_export(found: Patches, module: ModuleType) -> None:
+    from .nir import apply_export
+
+    apply_export(found, module)
+
+
+def _patch_import(found: Patches, module: ModuleType) -> None:
+    from .nir import apply_import
+
+    apply_import(found, module)
+
+
+patches = Patches(
+    {
+        counters.MODULE: counters.apply,
+        _CONFIG: _register_installed,
+        _LYNXI: _patch_lynxi,
+        "spikingjelly.activation_based.nir_exchange.to_nir": _patch_export,
+        "spikingjelly.activation_based.nir_exchange.from_nir": _patch_import,
+    }
+)
