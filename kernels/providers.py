@@ -12,6 +12,7 @@ import contextlib
 import logging
 import os
 import threading
+import warnings
 from collections.abc import Callable, Iterator, Sequence
 from typing import TYPE_CHECKING, Any
 
@@ -35,6 +36,7 @@ __all__ = [
     "use_provider",
 ]
 
+REFERENCE = "torch"  # the provider that runs everything, slowly
 ENVIRONMENT_VARIABLE = "SNN_DENDRITE_PROVIDER"
 log = logging.getLogger("snn_dendrite_plugin")
 
@@ -210,6 +212,12 @@ def _say(op: str, device: str, name: str, declined: list[tuple[str, str | None]]
     if (op, device, name) not in _said:
         _said.add((op, device, name))
         log.info("%s on %s runs on provider %r%s", op, device, name, _listing(declined))
+        if name == REFERENCE and declined:
+            warnings.warn(
+                f"{op} on {device} runs on the provider {name!r}, a loop in PyTorch, several times slower than a "
+                f"compiled kernel{_listing(declined)}",
+                stacklevel=2,
+            )
 
 
 def _listing(declined: list[tuple[str, str | None]]) -> str:

@@ -315,8 +315,8 @@ def _blocks(results: Iterable[Result]) -> list[list[Result]]:
     return [blocks[key] for key in sorted(blocks)]
 
 
-def table(results: Iterable[Result]) -> str:
-    """A plain text table, one block per case and mode; the header of a block says what its ratios are to."""
+def table(results: Iterable[Result], width: int | None = None) -> str:
+    """A plain text table, folded to a width, one block per case and mode; its header says what the ratios are to."""
     texts = []
     for block in _blocks(results):
         rows = []
@@ -325,7 +325,7 @@ def table(results: Iterable[Result]) -> str:
             rest = [f"{r.bandwidth:.1%}", f"{r.held:.1f}"] if measured else ["", ""]
             rows.append([r.contestant, f"{r.low:.3f}", f"{r.median:.3f}", f"{r.high:.3f}", f"{r.ratio:.3f}", *rest])
         columns = ["ms", "20 %", "median", "80 %", f"x {BASELINES[_baseline(block)]}", "of copy", "held MB"]
-        texts.append(f"{block[0].case.label}, {block[0].mode}\n{tables.plain(columns, rows, right=columns[1:])}")
+        texts.append(f"{block[0].case.label}, {block[0].mode}\n{tables.plain(columns, rows, columns[1:], width)}")
     return "\n\n".join(texts)
 
 

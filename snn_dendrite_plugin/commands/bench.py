@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from .terminal import USAGE, check_installed, check_output, fail
+from .terminal import USAGE, check_installed, check_output, console, fail
 
 __all__ = ["command"]
 
@@ -47,8 +47,10 @@ def command(
     if preset == bench.TRAINING:
         check_installed("--preset training", "spikingjelly", "spikingjelly")
     results = bench.bench(preset, device, rounds, compiled, alone)
-    typer.echo(", ".join(f"{key} {value}" for key, value in bench.environment(torch.device(device)).items()))
-    typer.echo(bench.table(results))
+    out = console()
+    machine = ", ".join(f"{key} {value}" for key, value in bench.environment(torch.device(device)).items())
+    out.print(machine, markup=False)
+    out.print(bench.table(results, out.width if out.is_terminal else None), markup=False, soft_wrap=True)
     if csv is not None:
         bench.write_csv(results, csv, torch.device(device))
     if plot is not None:

@@ -8,8 +8,9 @@ import os
 import platform
 import shutil
 import warnings
+from collections.abc import Callable
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, NamedTuple
 
 import typer
 
@@ -34,7 +35,7 @@ def examine(check: bool = False) -> dict[str, Any]:
         >>> from snn_dendrite_plugin.commands.doctor import examine
         >>> report = examine()
         >>> sorted(report)
-        ['adapters', 'checks', 'environment', 'machine', 'plugins', 'problems', 'providers', 'versions']
+        ['adapters', 'checks', 'environment', 'machine', 'plugins', 'problems', 'providers', 'slow', 'versions']
     """
     problems: list[str] = []
     report: dict[str, Any] = {
@@ -46,6 +47,7 @@ def examine(check: bool = False) -> dict[str, Any]:
         "providers": _providers(problems),
         "checks": check_providers(problems) if check else [],
     }
+    report["slow"] = _slow(report["providers"])
     report["problems"] = list(dict.fromkeys(problems))  # each once, in order
     return report
 
@@ -53,10 +55,13 @@ def examine(check: bool = False) -> dict[str, Any]:
 def _versions() -> dict[str, str]:
     found = {"python": platform.python_version()}
     for package in _PACKAGES:
-        names = _CUPY if package == "cupy" else (package,)
-        version = next((v for v in map(version_of, names) if v), None)
-        found[package] = version or "not installed"
+        found[package] = _version(package) or "not installed"
     return found
+
+
+def _version(package: str) -> str | None:
+    names = _CUPY if package == "cupy" else (package,)
+    return next((v for v in map(version_of, names) if v), None)
 
 
 def _machine(problems: list[str]) -> dict[str, str]:
@@ -94,7 +99,7 @@ def _plugins(problems: list[str]) -> list[dict[str, Any]]:
     for info in plugins.installed_plugins():
         item = {"name": info.name, "distribution": info.distribution, "version": info.version}
         left_out = bool(info.error and info.error.startswith("not selected"))
-        item["state"] = info.error or "ok"
+        item["state"], item["seconds"] = info.error or "ok", info.seconds
         if info.error and not left_out:
             problems.append(f"plugin {info.name!r} ({source(item)}): {info.error}")
         found.append(item)
@@ -139,19 +144,32 @@ def _devices() -> list[str]:
     return ["cpu", "cuda"] if torch.cuda.is_available() else ["cpu"]
 
 
-def _cases() -> list[tuple[str, str, Any]]:
-    """``(operation, what it is, settings)`` of typical calls; one whose operation cannot be imported is left out."""
-    from ..kernels.soma_dendrite.contract import Settings
+class _Case(NamedTuple):
+    """A typical call of an operation, and the model that makes it."""
 
-    cases: list[tuple[str, str, Any]] = [
-        ("soma_dendrite", "DendSN, 4 branches", Settings(branches=4)),
-        ("soma_dendrite", "LNM", Settings()),
+    op: str
+    label: str
+    settings: Any
+    model: Callable[[], Any]
+    binary: bool = False  # the input is spikes
+
+
+def _cases() -> list[_Case]:
+    """A typical call of every operation; one whose operation cannot be imported is left out."""
+    from ..kernels.soma_dendrite.contract import Settings
+    from ..neurons.dendsn import DendSN
+    from ..neurons.lnm import LNM
+
+    cases = [
+        _Case("soma_dendrite", "DendSN, 4 branches", Settings(branches=4), lambda: DendSN(4, strength_init=0.3)),
+        _Case("soma_dendrite", "LNM", Settings(), lambda: LNM(theta=[0.01, 0.5, 0.05, 0.02])),
     ]
     try:
         from ..kernels.ttfs.contract import Settings as WindowSettings
+        from ..neurons.ttfs import TTFS
     except ImportError:
         return cases
-    return [*cases, ("ttfs", "TTFS, 16 steps", WindowSettings(steps=16))]
+    return [*cases, _Case("ttfs", "TTFS, 16 steps", WindowSettings(steps=16), lambda: TTFS(steps=16), binary=True)]
 
 
 def _providers(problems: list[str]) -> list[dict[str, Any]]:
@@ -163,20 +181,37 @@ def _providers(problems: list[str]) -> list[dict[str, Any]]:
     except Exception:  # torch's absence is told already
         return []
     found = []
-    for op, what, settings in _cases():
+    for op, label, settings, *_ in _cases():
         for device in map(torch.device, _devices()):
-            item: dict[str, Any] = {"op": op, "case": what, "device": device.type, "runs": None, "others": {}}
+            item: dict[str, Any] = {"op": op, "case": label, "device": device.type, "runs": None, "others": {}}
             found.append(item)
             if not plugins.providers(op):  # left out by choice: see the plugins
                 continue
             try:
-                item["runs"] = providers.choose(op, device, torch.float32, settings).name
+                with warnings.catch_warnings():
+                    warnings.simplefilter("ignore")  # of the slow provider: told below
+                    item["runs"] = providers.choose(op, device, torch.float32, settings).name
             except providers.ProviderError as error:
                 problems.append(f"{op} on {device.type}: {error}")
             for name, reason in providers.explain(op, device, torch.float32, settings):
                 if name != item["runs"]:
-                    item["others"][name] = reason or _why_idle(op, name, device.type, providers)
+                    item["others"][name] = _not_installed(name) or reason or _why_idle(op, name, device.type, providers)
     return found
+
+
+def _not_installed(provider: str) -> str | None:
+    """That the package a provider is called after is missing, which comes before all else that it lacks."""
+    if provider not in ("triton", "cupy") or _version(provider) is not None:
+        return None
+    return f'{provider} is not installed: pip install "snn-dendrite-plugin[{provider}]"'
+
+
+def _slow(found: list[dict[str, Any]]) -> list[str]:
+    """What runs on the reference, a loop in PyTorch, although it was not asked for by name."""
+    from ..kernels import providers
+
+    slow = [p for p in found if p["runs"] == providers.REFERENCE and p["others"] and providers.forced() is None]
+    return list(dict.fromkeys(f"{p['op']} on {p['device']} has no compiled kernel here and runs slowly" for p in slow))
 
 
 def _why_idle(op: str, name: str, device: str, providers: Any) -> str:
@@ -192,30 +227,35 @@ def _why_idle(op: str, name: str, device: str, providers: Any) -> str:
 def check_providers(problems: list[str]) -> list[dict[str, Any]]:
     """Run every provider that can run, forward and backward, and compare it with the reference.
 
-    Returns one row per operation, device and provider, with the number of spikes that differ and the relative error of
-    the gradient; appends to ``problems`` what is off. Compiled providers may compile first, which takes up to a minute.
+    Returns one row per operation, device and provider, also for those that cannot run, with the number of spikes that
+    differ and the relative error of the gradient; appends to ``problems`` what is off. Compiled providers may compile
+    first, which takes up to a minute.
     """
     import torch
 
     from ..kernels import providers
 
     rows = []
-    for op, what, settings in _cases():
+    for case in _cases():
+        op = case.op
         for device in map(torch.device, _devices()):
-            names = [n for n, reason in providers.explain(op, device, torch.float32, settings) if reason is None]
+            reasons = dict(providers.explain(op, device, torch.float32, case.settings))
             results = {}
-            for name in sorted(names, key=lambda n: n != "torch"):  # the reference first
-                row: dict[str, Any] = {"op": op, "case": what, "device": device.type, "provider": name}
+            for name in sorted(reasons, key=lambda n: n != providers.REFERENCE):  # the reference first
+                row: dict[str, Any] = {"op": op, "case": case.label, "device": device.type, "provider": name}
                 rows.append(row)
+                if reasons[name] is not None:
+                    row["result"] = f"not run: {_not_installed(name) or reasons[name]}"
+                    continue
                 try:
                     with providers.use_provider(name):
-                        results[name] = _run_once(what, device)
+                        results[name] = _run_once(case, device)
                 except Exception as error:
                     row["result"] = f"{type(error).__name__}: {error}"
                     problems.append(f"provider {name!r} fails {op} on {device.type}: {row['result']}")
                     continue
                 spikes, gradient = results[name]
-                wanted, reference = results.get("torch", results[name])
+                wanted, reference = results.get(providers.REFERENCE, results[name])
                 flipped = int((spikes != wanted).sum())
                 error_ratio = float((gradient - reference).norm() / reference.norm().clamp_min(1e-12))
                 row["result"] = f"{flipped} of {spikes.numel()} spikes differ, gradient off by {error_ratio:.1e}"
@@ -224,7 +264,8 @@ def check_providers(problems: list[str]) -> list[dict[str, Any]]:
     return rows
 
 
-def _run_once(what: str, device: Any) -> tuple[Any, Any]:
+def _run_once(case: _Case, device: Any) -> tuple[Any, Any]:
+    """Spikes and input gradient of one call."""
     import torch
 
     from ..kernels.surrogates import Surrogate
@@ -232,21 +273,10 @@ def _run_once(what: str, device: Any) -> tuple[Any, Any]:
 
     generator = torch.Generator().manual_seed(0)
     x = torch.rand(16, 8, 64, generator=generator).to(device)
-    model: Any
-    if what.startswith("TTFS"):
-        from ..neurons.ttfs import TTFS
-
-        model, x = TTFS(steps=16), (x > 0.9).float()
-    elif what.startswith("LNM"):
-        from ..neurons.lnm import LNM
-
-        model = LNM(theta=[0.01, 0.5, 0.05, 0.02])
-    else:
-        from ..neurons.dendsn import DendSN
-
-        model = DendSN(branches=4, strength_init=0.3)
+    if case.binary:
+        x = (x > 0.9).float()
     x.requires_grad_()
-    spikes, _ = model.to(device).run(x, firing=Firing(surrogate=Surrogate("atan")))
+    spikes, _ = case.model().to(device).run(x, firing=Firing(surrogate=Surrogate("atan")))
     (spikes * torch.linspace(0, 1, spikes.shape[0], device=device).reshape(-1, 1, 1)).sum().backward()
     assert x.grad is not None
     return spikes.detach().cpu(), x.grad.cpu()
@@ -261,10 +291,13 @@ def command(
         bool, typer.Option("--check", help="Also run every kernel provider and compare it with the reference.")
     ] = False,
 ) -> None:
-    """Tell versions, hosts, plugins, and which kernel provider runs where and why.
+    """Tell versions, hosts, plugins, and who runs which kernel.
 
     Ends with code 1 if something is broken: a plugin, a host that is installed but does not import, a neuron that
-    could not be added to a host, or a provider that was forced but cannot run.
+    could not be added to a host, or a provider that was forced but cannot run. Nothing is run without --check: what a
+    provider can do is what it says of itself.
+
+    Example: snn-dendrite doctor --check
     """
     report = examine(check)
     if as_json:
@@ -280,12 +313,17 @@ def _show(report: dict[str, Any]) -> None:
     heading(out, "Versions")
     show_table(out, ["package", "version"], report["versions"].items())
     heading(out, "Machine")
-    show_table(out, ["", ""], report["machine"].items())
+    show_table(out, ["part", "what it is"], report["machine"].items())
     if report["environment"]:
         heading(out, "Environment")
         show_table(out, ["variable", "value"], [[k, v or "(empty)"] for k, v in report["environment"].items()])
     heading(out, "Plugins")
-    show_table(out, ["plugin", "from", "state"], [[p["name"], source(p), p["state"]] for p in report["plugins"]])
+    show_table(
+        out,
+        ["plugin", "from", "seconds", "state"],
+        [[p["name"], source(p), f"{p['seconds']:.3f}", p["state"]] for p in report["plugins"]],
+        right=["seconds"],
+    )
     heading(out, "Hosts")
     show_table(
         out,
@@ -293,6 +331,8 @@ def _show(report: dict[str, Any]) -> None:
         [[a["host"], a["version"] or "-", a["state"], ", ".join(a["neurons"])] for a in report["adapters"]],
     )
     heading(out, "Kernels: which provider runs a float32 call, and why not the others")
+    if not report["checks"]:
+        out.print("As they say themselves; none was run: --check runs them and compares the results.")
     rows = []
     for p in report["providers"]:
         rows.append([p["op"], p["case"], p["device"], p["runs"] or "NONE", "runs"])
@@ -305,6 +345,8 @@ def _show(report: dict[str, Any]) -> None:
             ["operation", "call", "device", "provider", "result"],
             [[c["op"], c["case"], c["device"], c["provider"], c["result"]] for c in report["checks"]],
         )
+    for line in report["slow"]:
+        out.print(f"\nSlow: {line}", soft_wrap=True, markup=False)
     if not report["problems"]:
         out.print("\nNothing is broken.")
         return

@@ -228,6 +228,44 @@ def test_doctor_tells_who_runs_each_op_and_why_the_others_do_not():
             assert item["runs"] in ("cpu", "torch")
 
 
+def test_doctor_names_what_is_not_installed_before_all_else(monkeypatch):
+    monkeypatch.setattr(doctor, "version_of", lambda name: None if name in ("triton", *doctor._CUPY) else "1")
+    report = json.loads(run("doctor", "--json").output)
+    for item in report["providers"]:
+        if item["device"] == "cpu":
+            assert item["others"]["triton"].startswith("triton is not installed: pip install")
+            assert item["others"]["cupy"].startswith("cupy is not installed: pip install")
+
+
+def test_doctor_says_what_it_did_not_try():
+    assert "none was run: --check runs them" in run("doctor").output
+    rows = doctor.check_providers([])
+    skipped = {(row["op"], row["provider"]) for row in rows if row["result"].startswith("not run: ")}
+    assert ("ttfs", "cupy") in skipped
+    assert {row["provider"] for row in rows} == {"triton", "cupy", "cpu", "torch"}
+
+
+def test_slow_provider_is_said_once_and_by_the_doctor(run_python):
+    code = """
+import json, warnings
+from snn_dendrite_plugin.kernels import providers
+providers._broken["soma_dendrite", "cpu"] = "built without a compiler"  # as where the library was not built
+import torch
+from snn_dendrite_plugin.neurons.lnm import LNM
+from snn_dendrite_plugin.neurons.dendsn import DendSN
+with warnings.catch_warnings(record=True) as caught:
+    warnings.simplefilter("always")
+    for model in (LNM(), LNM(), DendSN()):
+        model.run(torch.rand(2, 3, 4))
+from snn_dendrite_plugin.commands.doctor import examine
+print(json.dumps([[str(w.message) for w in caught], examine()["slow"]]))
+"""
+    (said,), slow = json.loads(run_python(code))
+    assert said.startswith("soma_dendrite on cpu runs on the provider 'torch', a loop in PyTorch")
+    assert "cpu: built without a compiler" in said
+    assert slow == ["soma_dendrite on cpu has no compiled kernel here and runs slowly"]
+
+
 def test_doctor_reports_a_broken_plugin(plugged):
     with pytest.warns(plugins.PluginWarning):
         plugged(Broken(), "broken")
