@@ -8,6 +8,7 @@ two names of torch that are not public; a torch without them gets the ``custom_o
 
 from __future__ import annotations
 
+import functools
 import threading
 import typing
 from collections.abc import Callable
@@ -62,6 +63,7 @@ def define(
         setup_context, backward: as of ``torch.autograd.Function``; without them the op has no derivative. Backward
             keeps to the provider that the thread of the forward pass has chosen, see ``use_provider``.
     """
+    implementation = _without_views(implementation)
     derivative = None
     if setup_context is not None and backward is not None:
         derivative = _on_behalf_of_the_caller(setup_context, backward)
@@ -79,6 +81,24 @@ def define(
     if shortcut is not None and derivative is not None:
         _library.impl(name, _autograd_kernel(op, *shortcut, *derivative), "Autograd", with_keyset=True)
     return op
+
+
+def _without_views(implementation: Callable[..., Any]) -> Callable[..., Any]:
+    """The same results as tensors of their own, on the same memory.
+
+    A result that is a view of what the implementation allocated could not be modified in place: autograd forbids that
+    for views that an operator with several results returns.
+    """
+
+    def own(result: Tensor) -> Tensor:
+        return result.new_empty(0).set_(result) if result._is_view() else result
+
+    @functools.wraps(implementation)
+    def run(*arguments):
+        found = implementation(*arguments)
+        return own(found) if isinstance(found, Tensor) else tuple(own(result) for result in found)
+
+    return run
 
 
 def _on_behalf_of_the_caller(setup_context: Callable[..., None], backward: Callable[..., Any]) -> tuple[Any, Any]:
