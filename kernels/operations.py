@@ -1,18 +1,16 @@
 """What a call of one of our operators costs, in operations: one list per step, from which every count is derived.
 
-An operator is opaque to whoever counts the operations of a program, so each pair says here, in
-:func:`..soma_dendrite.operations.forward` and its neighbours, which element-wise operations its equations hold. The
+An operator is opaque to whoever counts the operations of a program, so each pair says which element-wise operations its
+equations hold: :mod:`.soma_dendrite.operations`, :mod:`.ttfs.operations`; :mod:`.counting` finds the right one. The
 numbers are those of the equations, whichever provider runs them, and do not depend on the values of the data.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
-from typing import Any, NamedTuple
+from collections.abc import Iterable
+from typing import NamedTuple
 
-import torch
-
-__all__ = ["COUNTED", "Operation", "Total", "arguments_of", "of_call", "register", "total"]
+__all__ = ["KINDS", "Operation", "Total", "total"]
 
 KINDS = ("addition", "multiplication", "comparison", "function")
 
@@ -65,38 +63,3 @@ def total(operations: Iterable[Operation]) -> Total:
         products += operation.count * (operation.weighted and operation.kind == "multiplication")
         accumulates += operation.count * (not operation.weighted and operation.kind == "addition")
     return Total(*sums.values(), products, accumulates)
-
-
-Counter = Callable[[dict[str, Any]], list[Operation]]
-COUNTED: dict[Any, Counter] = {}  # operator -> its list of operations, from its named arguments
-
-
-def register(op: Any, count: Counter) -> None:
-    """Say what a call of ``op`` costs; ``count`` gets its arguments by name."""
-    COUNTED[op] = count
-
-
-def arguments_of(op: Any, args: tuple[Any, ...], kwargs: dict[str, Any] | None = None) -> dict[str, Any]:
-    """A call's arguments by the names of the operator's schema."""
-    names = [argument.name for argument in op._schema.arguments]
-    return dict(zip(names, args, strict=False)) | (kwargs or {})
-
-
-def of_call(op: Any, args: tuple[Any, ...], kwargs: dict[str, Any] | None = None) -> list[Operation] | None:
-    """The operations of one call; None where ``op`` is not one of ours.
-
-    Example:
-        >>> import torch
-        >>> from snn_dendrite_plugin.kernels.operations import of_call, total
-        >>> from snn_dendrite_plugin.kernels.ttfs.op import ttfs
-        >>> op = torch.ops.snn_dendrite.ttfs.default
-        >>> total(of_call(op, (torch.zeros(4, 1, 3), None, torch.ones(2), 4))).multiply_accumulates
-        12
-    """
-    if not isinstance(op, torch._ops.OpOverload) or op.namespace != "snn_dendrite":
-        return None
-    from .soma_dendrite import operations as _soma  # noqa: F401  (registers)
-    from .ttfs import operations as _ttfs  # noqa: F401
-
-    count = COUNTED.get(op)
-    return None if count is None else count(arguments_of(op, args, kwargs))

@@ -26,7 +26,7 @@ def why_not(model: NeuronModel) -> str | None:
     """The reason why NIR cannot hold the equations of this model, or None."""
     if type(model) not in (DendSN, LNM):
         return f"NIR has no nodes for the equations of {type(model).__name__}"
-    settings = model._settings()
+    settings = model.core_settings()
     activation = settings.get("activation", "identity")
     if settings["branches"] and activation != "identity":
         return f"its branches are nonlinear (activation={activation!r}) and NIR's are linear (activation='identity')"
@@ -101,11 +101,9 @@ def describe(model: NeuronModel, firing: Firing) -> Parameters:
     Raises:
         ValueError: a decay outside of 0 to 1, or a branch without a leak.
     """
-    core = {
-        key: None if t is None else t.detach().cpu().numpy() for key, t in model._soma_inputs(torch.float64).items()
-    }
+    core = {key: None if t is None else t.detach().cpu().numpy() for key, t in model.core_inputs(torch.float64).items()}
     threshold = torch.as_tensor(firing.threshold, dtype=torch.float64).detach().cpu().reshape(-1).numpy()
-    settings = model._settings()
+    settings = model.core_settings()
     theta = core["theta"]
     decay = theta[:, 1]
     if not ((decay >= 0) & (decay <= 1)).all() or (theta[decay == 1, 0] != 0).any():

@@ -14,11 +14,14 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from ... import plugins
 from .. import nir as exchange
 from ..patching import Patches
 from .shell import Shell
 
 __all__ = ["apply_export", "apply_import"]
+
+HOST = "snntorch"
 
 DT = 1e-4
 
@@ -81,16 +84,14 @@ def _converts(nirtorch: ModuleType) -> exchange.Through:
 
 
 def _build(p: exchange.Parameters) -> nn.Module:
-    from ...plugins import models
-    from . import adapter
-
+    adapter = plugins.adapters()[HOST].load()
     if p.v_reset != 0:
         raise ValueError(f"soma.v_reset is {p.v_reset}; snnTorch's neurons reset to 0")
     options = exchange.options(p, decay_input=False)
     if options.pop("decay_input", False):
         raise ValueError(f"the input of an LNM is scaled by {p.direct.tolist()}, which snnTorch's neurons do not do")
     options.setdefault("beta", float(p.theta[0, 1]))
-    spec = models()[p.model]
+    spec = plugins.models()[p.model]
     cls = adapter.classes(spec)[spec.names_in(adapter.host)[0]]
     threshold = torch.from_numpy(p.threshold.copy())
     return cls(

@@ -24,26 +24,15 @@ from collections.abc import Callable
 from types import ModuleType
 from typing import Any
 
-import torch
 from torch import Tensor
 
-from ...kernels.operations import Operation, Total, arguments_of, of_call, total
+from ...kernels.counting import OPERATORS, arguments_of, of_call
+from ...kernels.operations import Operation, Total, total
 from ..patching import Patches
 
-__all__ = ["MODULE", "apply"]
+__all__ = ["apply"]
 
-MODULE = "spikingjelly.activation_based.op_counter"
 _FUNCTION = 4  # floating point operations of a function, as the host counts sigmoid
-
-
-def _operators() -> tuple[Any, ...]:
-    from ...kernels.soma_dendrite import op as _soma  # noqa: F401  (defines the operators)
-    from ...kernels.ttfs import op as _ttfs  # noqa: F401
-
-    ours = torch.ops.snn_dendrite
-    return tuple(
-        getattr(ours, name).default for name in ("soma_dendrite", "soma_dendrite_backward", "ttfs", "ttfs_backward")
-    )
 
 
 def _flop(found: Total) -> int:
@@ -89,7 +78,7 @@ def _with_rules(rule: Callable[[Any], Callable[[tuple, dict, Any], int]]) -> Cal
         @functools.wraps(original)
         def init(self: Any, *args: Any, **kwargs: Any) -> None:
             original(self, *args, **kwargs)
-            for op in _operators():
+            for op in OPERATORS:
                 self.rules.setdefault(op, rule(op))
 
         return init
@@ -146,7 +135,7 @@ def _counts_states(original: Callable) -> Callable:
         from spikingjelly.activation_based.neuron import BaseNode
 
         nodes = [module for module in active_modules or () if isinstance(module, BaseNode)]
-        if not nodes or func not in _operators() or "backward" in func.name():
+        if not nodes or func not in OPERATORS or "backward" in func.name():
             return original(self, func, args, kwargs, out, active_modules, parent_names)
         if any(type(module) in self.extra_state_rules for module in nodes):  # the user's own rule goes first
             return original(self, func, args, kwargs, out, active_modules, parent_names)

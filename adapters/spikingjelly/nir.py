@@ -13,11 +13,14 @@ from typing import Any
 import torch
 from torch import nn
 
+from ... import plugins
 from .. import nir as exchange
 from ..patching import Patches
 from .shell import PluginNode
 
 __all__ = ["apply_export", "apply_import"]
+
+HOST = "spikingjelly"
 
 
 def _nodes(net: nn.Module) -> dict[str, PluginNode]:
@@ -62,10 +65,8 @@ def _imports(host: ModuleType) -> Any:
 
 
 def _build(p: exchange.Parameters) -> nn.Module:
-    from ...plugins import models
-    from . import adapter
-
-    spec = models()[p.model]
+    adapter = plugins.adapters()[HOST].load()
+    spec = plugins.models()[p.model]
     threshold: Any = float(p.threshold[0]) if len(p.threshold) == 1 else torch.from_numpy(p.threshold.copy())
     options = exchange.options(p, decay_input=p.scaled_soma)
     if p.model == "LNM":

@@ -14,7 +14,6 @@ from types import ModuleType
 from typing import Any
 
 from ..patching import Patches
-from . import counters
 
 __all__ = ["patches", "register_neurons"]
 
@@ -22,8 +21,14 @@ _CONFIG = "spikingjelly.activation_based.distributed.vision.config"
 _LYNXI = "spikingjelly.activation_based.lynxi_exchange"
 
 
+_known: set[type] = set()  # classes that are installed in the host
+
+
 def register_neurons(classes: Iterable[type]) -> None:
-    """Let vision training find classes by the path that it writes for them; does nothing until its module is loaded."""
+    """Let vision training find classes by the path that it writes for them, now or when its module is loaded."""
+    classes = list(classes)
+    _known.update(classes)
+    patches.undo(_known.clear)
     config = sys.modules.get(_CONFIG)
     registry = getattr(config, "_NEURON_REGISTRY", None)
     if config is None or registry is None:
@@ -40,9 +45,7 @@ def _forget(registry: dict[str, type], path: str, cls: type) -> None:
 
 
 def _register_installed(_: Patches, module: ModuleType) -> None:
-    from . import adapter
-
-    register_neurons(adapter.installed.values())
+    register_neurons(_known)
 
 
 def _refuses(original: Callable) -> Callable:
@@ -66,6 +69,12 @@ def _patch_lynxi(found: Patches, module: ModuleType) -> None:
     found.replace(module, "to_lynxi_supported_module", _refuses)
 
 
+def _patch_counters(found: Patches, module: ModuleType) -> None:
+    from .counters import apply
+
+    apply(found, module)
+
+
 def _patch_export(found: Patches, module: ModuleType) -> None:
     from .nir import apply_export
 
@@ -80,7 +89,7 @@ def _patch_import(found: Patches, module: ModuleType) -> None:
 
 patches = Patches(
     {
-        counters.MODULE: counters.apply,
+        "spikingjelly.activation_based.op_counter": _patch_counters,
         _CONFIG: _register_installed,
         _LYNXI: _patch_lynxi,
         "spikingjelly.activation_based.nir_exchange.to_nir": _patch_export,

@@ -38,10 +38,10 @@ from typing import Any
 
 import torch
 
-from ..operations import Operation, register
+from ..operations import Operation
 from .contract import Gradients, Inputs, Settings, dimensions
 
-__all__ = ["ACTIVATIONS", "backward", "forward"]
+__all__ = ["ACTIVATIONS", "backward", "count_backward", "count_forward", "forward"]
 
 # f(v): additions, multiplications, comparisons, functions
 ACTIVATIONS: dict[str, tuple[int, int, int, int]] = {
@@ -237,14 +237,12 @@ def _contract(named: dict[str, Any]) -> tuple[Inputs, Settings]:
     return Inputs(*(named[name] for name in Inputs._fields)), Settings(**{f: named[f] for f in fields if f in named})
 
 
-def _count_forward(named: dict[str, Any]) -> list[Operation]:
+def count_forward(named: dict[str, Any]) -> list[Operation]:
+    """Operations of a forward call, from its arguments by name."""
     return forward(*_contract(named))
 
 
-def _count_backward(named: dict[str, Any]) -> list[Operation]:
+def count_backward(named: dict[str, Any]) -> list[Operation]:
+    """Operations of a backward call, from its arguments by name."""
     wanted = tuple(name for i, name in enumerate(Gradients._fields) if named["wanted"] >> i & 1)
     return backward(*_contract(named), wanted)
-
-
-register(torch.ops.snn_dendrite.soma_dendrite.default, _count_forward)
-register(torch.ops.snn_dendrite.soma_dendrite_backward.default, _count_backward)

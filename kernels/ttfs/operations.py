@@ -9,11 +9,9 @@ from __future__ import annotations
 
 from typing import Any
 
-import torch
+from ..operations import Operation
 
-from ..operations import Operation, register
-
-__all__ = ["backward", "forward"]
+__all__ = ["backward", "count_backward", "count_forward", "forward"]
 
 
 def forward(size: int, windows: int, steps: int, bias: bool) -> list[Operation]:
@@ -42,15 +40,13 @@ def backward(size: int, windows: int, steps: int, bias: bool) -> list[Operation]
     return [*found, Operation("addition", n, n, size)] if bias else found
 
 
-def _count_forward(named: dict[str, Any]) -> list[Operation]:
+def count_forward(named: dict[str, Any]) -> list[Operation]:
+    """Operations of a forward call, from its arguments by name."""
     x, steps = named["x"], named["steps"]
     return forward(x[0].numel(), x.shape[0] // steps, steps, named["bias"] is not None)
 
 
-def _count_backward(named: dict[str, Any]) -> list[Operation]:
+def count_backward(named: dict[str, Any]) -> list[Operation]:
+    """Operations of a backward call, from its arguments by name."""
     potentials, with_bias = named["potentials"], named["with_bias"] and named["bias"] is not None
     return backward(potentials[0].numel(), potentials.shape[0], named["steps"], with_bias)
-
-
-register(torch.ops.snn_dendrite.ttfs.default, _count_forward)
-register(torch.ops.snn_dendrite.ttfs_backward.default, _count_backward)

@@ -12,7 +12,8 @@ from spikingjelly.activation_based.op_counter.neuron_state import NeuronStateCou
 from torch import nn
 
 import snn_dendrite_plugin as sdp
-from snn_dendrite_plugin.kernels.operations import of_call, total
+from snn_dendrite_plugin.kernels.counting import of_call
+from snn_dendrite_plugin.kernels.operations import total
 from snn_dendrite_plugin.kernels.soma_dendrite.contract import Inputs, Settings
 from snn_dendrite_plugin.kernels.soma_dendrite.operations import forward
 from snn_dendrite_plugin.kernels.soma_dendrite.reference import run
