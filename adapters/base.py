@@ -113,6 +113,14 @@ class HostAdapter:
         """Constructor arguments common to the host's neuron and ours, read off ``module``."""
         raise NotImplementedError
 
+    def current_decay(self, module: nn.Module) -> float | None:
+        """Decay per step of the synaptic current ``I[t] = decay * I[t-1] + x[t]`` that drives this neuron's membrane.
+
+        None where the input itself does. Only models with a place for a current (``NeuronModel.filtered``) can then
+        take the neuron's place.
+        """
+        return None
+
     def build(self, name: str, arguments: Mapping[str, Any]) -> nn.Module:
         """A node of the registered model ``name`` from :meth:`read`'s arguments and the user's."""
         from ..plugins import models

@@ -112,7 +112,7 @@ def convert(
 
     adapters = active_adapters()
     neurons = find_neurons(model, adapters)
-    chosen, skipped = choose(model, spec, neurons, include, exclude, adapters)
+    chosen, skipped = choose(model, spec, neurons, include, exclude, adapters, start)
     adapters = owners(neurons, adapters)
     before = _run(model, example_input, chosen, adapters) if example_input is not None else None
     planned = rewirings(model, example_input, chosen, wiring, branches, adapters)

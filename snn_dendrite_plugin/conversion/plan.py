@@ -13,7 +13,7 @@ from .. import plugins
 from ..adapters.base import accepts
 from ..neurons.base import NeuronModel
 from .report import ConvertedNeuron, SkippedNeuron
-from .start import check_host_arguments, start_arguments
+from .start import check_host_arguments, no_place_for_current, start_arguments
 from .surgery import Found, count_parameters, has_lazy, hook_notes, place_of, reset_states, select
 from .undo import Replaced, replaced
 from .weights import build_node
@@ -80,6 +80,7 @@ def choose(
     include: Any,
     exclude: Any,
     adapters: dict[str, Any],
+    start: str,
 ) -> tuple[list[Found], list[SkippedNeuron]]:
     """The neurons to convert, and the others with the reason."""
     if not neurons:
@@ -107,6 +108,8 @@ def choose(
             reason = f"was converted to {item.kind} before; revert the model first"
         else:
             reason = item.adapter.why_not(item.module)
+            if reason is None and start == "preserve":
+                reason = no_place_for_current(spec.load(), spec.name, item.adapter.current_decay(item.module))
         if reason is None:
             chosen.append(item)
         else:
@@ -143,7 +146,8 @@ def build(
     rewiring = planned.get(id(item.module))
     fallback = isinstance(rewiring, str)
     used = "shared" if fallback else wiring
-    own = start_arguments(model_class, spec.name, start, given, None if fallback else branches)
+    current = item.adapter.current_decay(item.module)
+    own = start_arguments(model_class, spec.name, start, given, None if fallback else branches, current)
     read = dict(item.adapter.read(item.module))
     lost = _without_counterpart(item, spec, read)
     read = {key: value for key, value in read.items() if key not in lost}
@@ -171,6 +175,7 @@ def build(
         notes=(
             *((f"shared: {rewiring}",) if fallback else ()),
             *(f"{key} not carried over: {spec.name} has none" for key in lost),
+            *(("its synaptic current is not carried over",) if current is not None and start != "preserve" else ()),
             *hook_notes(item.module),
         ),
     )

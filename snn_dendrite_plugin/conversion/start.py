@@ -9,7 +9,7 @@ import torch
 
 from ..neurons.base import NeuronModel
 
-__all__ = ["STARTS", "start_arguments"]
+__all__ = ["STARTS", "no_place_for_current", "start_arguments"]
 
 STARTS = ("preserve", "published", "fresh")
 
@@ -18,7 +18,12 @@ _HARMLESS = ("surrogate_function", "spike_grad", "store_v_seq", "detach_reset", 
 
 
 def start_arguments(
-    model_class: type[NeuronModel], name: str, start: str, given: Mapping[str, Any], branches: int | None = None
+    model_class: type[NeuronModel],
+    name: str,
+    start: str,
+    given: Mapping[str, Any],
+    branches: int | None = None,
+    current: float | None = None,
 ) -> dict[str, Any]:
     """The model's arguments for a start, the user's over ours.
 
@@ -27,6 +32,7 @@ def start_arguments(
         start: one of ``STARTS``.
         given: the user's arguments.
         branches: number of channels that the neuron's layer sends it, None for the one of a point neuron.
+        current: decay of the synaptic current that the point neuron has, None where it has none.
 
     Raises:
         ValueError: the start is unknown or the model has none such, or an argument contradicts ``start="preserve"``.
@@ -47,6 +53,8 @@ def start_arguments(
             f"start is 'preserve', but {name} does not say how it keeps the function of a point neuron (class method "
             f"preserving_start); pass start='fresh' to start from its defaults"
         )
+    if current is not None:
+        preserving = {**preserving, **(model_class.filtered(current) or {})}
     needed = {**preserving, "fire_once": False}
     for argument, value in given.items():
         if argument in needed and not _same(value, needed[argument]):
@@ -55,6 +63,13 @@ def start_arguments(
                 f"{argument}={needed[argument]!r}; pass start='fresh' to take it as given"
             )
     return {**wired, **{key: value for key, value in preserving.items() if value is not None}, **given}
+
+
+def no_place_for_current(model_class: type[NeuronModel], name: str, current: float | None) -> str | None:
+    """The reason why the model cannot take the place of a point neuron with this synaptic current, or None."""
+    if current is None or model_class.filtered(current) is not None:
+        return None
+    return f"has a synaptic current, for which {name} has no place"
 
 
 def check_host_arguments(neuron: str, read: Mapping[str, Any], given: Mapping[str, Any]) -> None:

@@ -175,6 +175,21 @@ class NeuronModel(nn.Module):
         return None
 
     @classmethod
+    def filtered(cls, decay: float) -> Mapping[str, Any] | None:
+        """Constructor arguments with which a synaptic current ``I[t] = decay * I[t-1] + x[t]`` drives the soma.
+
+        For point neurons whose input passes such a current first, beside :meth:`preserving_start`. None: the model has
+        no place for a current.
+
+        Example::
+
+            >>> from snn_dendrite_plugin.neurons.dendsn import DendSN
+            >>> DendSN.filtered(0.8)["branches"], DendSN.filtered(0.8)["alpha"]
+            (1, 0.8)
+        """
+        return None
+
+    @classmethod
     def wired(cls, branches: int) -> Mapping[str, Any] | None:
         """Constructor arguments for an input that has a channel per branch, ``[N, C * branches, *]``.
 

@@ -211,6 +211,12 @@ class DendSN(SomaDendriteModel):
         return {"strength": "softmax", "alpha": 0.5, "direct": 0.0, "scale_branch_input": False}
 
     @classmethod
+    def filtered(cls, decay):
+        # The current is one linear branch, which alone reaches the soma.
+        branch = {"branches": 1, "activation": "identity", "alpha": decay, "gain": 1.0, "offset": 0.0}
+        return {**branch, "scale_branch_input": False, "strength": "raw", "strength_init": 1.0, "direct": 0.0}
+
+    @classmethod
     def wired(cls, branches):
         # In `fold` wiring nothing else sets branches apart that start with equal shares of one layer's weights.
         return {"wiring": "fold", "scale_branch_input": True, "alpha": spread_decays(branches)}

@@ -23,7 +23,7 @@ import torch
 from torch import nn
 
 from .. import plugins
-from ..conversion.start import start_arguments
+from ..conversion.start import no_place_for_current, start_arguments
 from ..conversion.undo import Replaced
 from ..conversion.weights import PointWeights, build_node
 from ..suggest import did_you_mean
@@ -71,7 +71,7 @@ class SwapRule:
         self.built = 0
         self.kept: collections.Counter[str] = collections.Counter()
         self.notes: list[str] = []
-        self.own = {**self._preserving(), **settings}
+        self.preserving = self._preserving()
 
     def _preserving(self) -> dict[str, Any]:
         """Arguments with which the node computes what the neuron did, unless the settings say otherwise."""
@@ -90,7 +90,8 @@ class SwapRule:
     def build(self, *args: Any, **kwargs: Any) -> nn.Module:
         """What the script gets for ``Neuron(*args, **kwargs)``; the host's class checks the arguments."""
         point = self.original(*args, **kwargs)
-        reason = self.adapter.why_not(point)
+        current = self.adapter.current_decay(point)
+        reason = self.adapter.why_not(point) or no_place_for_current(self.spec.load(), self.spec.name, current)
         if reason is not None:
             self.keep(reason)
             return point
@@ -102,12 +103,15 @@ class SwapRule:
         """The node for one neuron of the host; as a converted one, it loads checkpoints of the point neuron."""
         # What a node does not take, its model decides: LNM learns its decay, ParametricLIFNode's learn_beta or not.
         read = {name: value for name, value in self.adapter.read(point).items() if name in self.parameters}
+        current = self.adapter.current_decay(point)
+        filtered = {} if current is None else self.spec.load().filtered(current) or {}
+        own = {**self.preserving, **filtered, **self.settings}
         try:
-            node = build_node(self.adapter, self.spec.name, {**read, **self.own}, torch.get_default_dtype())
+            node = build_node(self.adapter, self.spec.name, {**read, **own}, torch.get_default_dtype())
         except (TypeError, ValueError) as error:
             error.add_note(f"while a {self.node} was built in the place of a {self.neuron}")
             raise
-        Replaced(point, self.adapter_name, self.spec.name, read, self.own).mark(node)
+        Replaced(point, self.adapter_name, self.spec.name, read, own).mark(node)
         node.register_load_state_dict_pre_hook(PointWeights())
         self.adapter.forget(point)
         return node
