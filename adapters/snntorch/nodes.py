@@ -32,6 +32,8 @@ class ModelNeuron(Shell):
         """
         if self.init_hidden and mem is not None:
             raise TypeError("`mem` should not be passed as an argument while `init_hidden=True`")
+        if mem is not None and not isinstance(mem, Tensor):
+            raise TypeError(f"mem is {mem!r}; it must be a tensor [N, C, *], or None to go on")
         _check(self, input_, 2)
         firing = self.firing(state_dtype(input_.dtype))
         spk, states = self._step(input_, self._states(input_, mem, firing), firing)

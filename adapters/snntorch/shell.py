@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import inspect
+import math
 import weakref
 from collections.abc import Callable, Iterator
 from typing import Any
@@ -36,6 +37,8 @@ HOST = {
     "reset_delay": True,
     "fire_once": False,
 }
+FLAGS = ("surrogate_disable", "init_hidden", "inhibition", "learn_threshold", "output", "learn_graded_spikes_factor",
+         "reset_delay", "fire_once", "carry_states")  # fmt: skip
 KEYWORD_ONLY = ("fire_once", "carry_states")
 HIDDEN = ("decay_input",)  # snnTorch never scales a neuron's input
 _LIVE: weakref.WeakSet[Shell] = weakref.WeakSet()
@@ -85,10 +88,15 @@ class Shell(SpikingNeuron):
         if host["reset_mechanism"] not in RESETS:
             raise ValueError(f"reset_mechanism is {host['reset_mechanism']!r}; it must be one of {', '.join(RESETS)}")
         self._check_callables(host)
+        for flag in FLAGS:
+            if host.get(flag, False) not in (True, False):
+                raise TypeError(f"{flag} is {host[flag]!r}; it must be True or False")
         fire_once, reset_delay, carry = (host.pop(key, False) for key in ("fire_once", "reset_delay", "carry_states"))
         for key in ("threshold", "graded_spikes_factor"):
-            given = isinstance(host[key], Tensor)
-            host[key] = _floating(host[key]) if given else _floating(host[key]).to(torch.get_default_device())
+            value, made = host[key], _floating(host[key])
+            host[key] = made if isinstance(value, Tensor) else made.to(torch.get_default_device())
+            if isinstance(value, float) and math.isnan(value):
+                raise ValueError(f"{key} is {value}; it must be a number, or one per channel")
         if host["spike_grad"] is None:
             host["spike_grad"] = DEFAULT_SPIKE_GRAD
         elif isinstance(host["spike_grad"], Surrogate):

@@ -63,9 +63,9 @@ class PluginNode(NodeBase):
             v_threshold=1.0 if isinstance(v_threshold, Tensor) else _number("v_threshold", v_threshold),
             v_reset=None if v_reset is None else _number("v_reset", v_reset),
             surrogate_function=surrogate.Sigmoid() if surrogate_function is None else surrogate_function,
-            detach_reset=bool(detach_reset),
+            detach_reset=_flag("detach_reset", detach_reset),
             step_mode=step_mode,
-            store_v_seq=store_v_seq,
+            store_v_seq=_flag("store_v_seq", store_v_seq),
             **versions,
         )
         if isinstance(v_threshold, Tensor):  # a learned or per-channel threshold, which BaseNode's own check refuses
@@ -74,7 +74,7 @@ class PluginNode(NodeBase):
             else:
                 del self.v_threshold
                 self.register_buffer("v_threshold", v_threshold)
-        self.fire_once = bool(fire_once)
+        self.fire_once = _flag("fire_once", fire_once)
         self.model = model_class(*model_arguments, **options)
         self._tau = tau if "beta" not in given else None
         self._rests_at_reset = accepts(model_class, "rest") and not given & {"rest", "theta"}
@@ -226,6 +226,12 @@ def _number(name: str, value: Any, above: float | None = None) -> float:
     if above is not None and not value > above:
         raise ValueError(f"{name} is {value!r}; it must be greater than {above}")
     return float(value)
+
+
+def _flag(name: str, value: Any) -> bool:
+    if value not in (True, False):
+        raise TypeError(f"{name} is {value!r}; it must be True or False")
+    return bool(value)
 
 
 def _same(state: Any, reset: float) -> bool:

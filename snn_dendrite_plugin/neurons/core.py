@@ -32,8 +32,7 @@ class SomaDendriteModel(DoubleBuffers, NeuronModel):
 
     def __init__(self, per_channel: bool, channels: int | None) -> None:
         super().__init__()
-        if channels is not None and (not isinstance(channels, int) or channels < 1):
-            raise ValueError(f"channels is {channels!r}; it must be a positive integer or None")
+        check_channels(channels)
         self.per_channel = per_channel or channels is not None
         self.channels = channels
         self._templates: dict[str, tuple[float, ...]] = {}
@@ -45,15 +44,17 @@ class SomaDendriteModel(DoubleBuffers, NeuronModel):
 
     def _declare(self, name: str, values: Values, columns: int, learn: bool, unit: bool = False) -> None:
         """Create parameter or buffer ``name`` from one value, ``columns`` values or ``[C, columns]`` values."""
-        table = _table(values)
+        table = _table(name, values)
         if table.dim() == 0:
             table = table.expand(columns)
         if table.shape[-1] != columns or table.dim() > 2:
             raise ValueError(
                 f"{name} has shape {tuple(table.shape)}; it must be one number, {columns} or [C, {columns}]"
             )
-        if unit and not table.is_meta and not bool(((table >= 0) & (table <= 1)).all()):
+        if unit and not holds((table >= 0) & (table <= 1)):
             raise ValueError(f"{name} is {values!r}; a decay per step must lie between 0 and 1")
+        if not holds(torch.isfinite(table)):
+            raise ValueError(f"{name} is {values!r}; its values must be finite")
         table = table.reshape(-1, columns)
         if not learn:
             self.register_buffer(name, table.to(_place(table), copy=True))
@@ -197,7 +198,7 @@ class SomaDendriteModel(DoubleBuffers, NeuronModel):
         if not self.decay_input:
             self.input_scale = 1.0
         elif len(column) == 1:
-            self.input_scale = 1 - column.item()
+            self.input_scale = 1 - (beta if isinstance(beta, (int, float)) else column.item())
         else:
             self.register_buffer("input_scale", (1 - column).to(place))
             self.in_double.add("input_scale")
@@ -224,15 +225,17 @@ class SomaDendriteModel(DoubleBuffers, NeuronModel):
             x_seq = x_seq.reshape(x_seq.shape[0], *[1] * lift, *x_seq.shape[1:])
             states = tuple(s.reshape(*[1] * lift, *s.shape) for s in states)
         channels = self._output_channels(x_seq.shape[2])
-        if self._templates:
-            self.prepare(channels)
         dtype = state_dtype(x_seq.dtype)
         *own, fired = states if firing.fire_once else (*states, None)
         threshold = firing.threshold
         if isinstance(threshold, Tensor):
             threshold = threshold.reshape(-1).to(dtype)
+            if len(threshold) not in (1, channels):  # before parameters are made for as many channels
+                raise ValueError(f"threshold has {len(threshold)} values; the neuron has {channels} channels")
         else:
             threshold = torch.full((1,), float(threshold), dtype=dtype, device=x_seq.device)
+        if self._templates:
+            self.prepare(channels)
         table = isinstance(firing.surrogate, Surrogate)
         settings = Settings(
             reset=firing.reset,
@@ -293,11 +296,25 @@ def _itself(value: Tensor) -> Tensor:
     return value
 
 
-def _table(values: Values) -> Tensor:
+def check_channels(channels: int | None) -> None:
+    """Raise unless it is a positive integer or None."""
+    if channels is not None and (isinstance(channels, bool) or not isinstance(channels, int) or channels < 1):
+        raise ValueError(f"channels is {channels!r}; it must be a positive integer or None")
+
+
+def _table(name: str, values: Values) -> Tensor:
     """In float64, and on the CPU where these are no tensor: their range is checked, also of a model made on "meta"."""
     if isinstance(values, Tensor):
         return values.to(torch.float64)
-    return torch.as_tensor(values, dtype=torch.float64, device="cpu")
+    try:
+        return torch.as_tensor(values, dtype=torch.float64, device="cpu")
+    except (TypeError, ValueError):
+        raise TypeError(f"{name} is {values!r}; it must be a number, numbers or a tensor") from None
+
+
+def holds(condition: Tensor) -> bool:
+    """Whether all values fulfil it, as far as there are values to look at: not on "meta", nor under FakeTensorMode."""
+    return type(condition) is not Tensor or condition.is_meta or bool(condition.all())
 
 
 def _place(table: Tensor) -> torch.device:
@@ -307,7 +324,7 @@ def _place(table: Tensor) -> torch.device:
 
 def soma_row(beta: Values, rest: float, degree: int) -> Tensor:
     """Coefficients of ``P``, ``[1 or C, K + 1]``, that start as a leak of ``beta`` per step towards ``rest``: LIF."""
-    if not isinstance(degree, int) or degree < 1:
+    if isinstance(degree, bool) or not isinstance(degree, int) or degree < 1:
         raise ValueError(f"degree is {degree!r}; the soma's polynomial needs an integer of at least 1")
     decay = decay_column(beta)
     return torch.cat(((1 - decay) * rest, decay, decay.new_zeros(decay.shape[0], degree - 1)), dim=1)
@@ -315,8 +332,8 @@ def soma_row(beta: Values, rest: float, degree: int) -> Tensor:
 
 def decay_column(beta: Values) -> Tensor:
     """A decay per step, one or one per channel, as ``[1 or C, 1]`` in float64."""
-    column = _table(beta).detach().reshape(-1, 1)
-    if not column.is_meta and not bool(((column >= 0) & (column <= 1)).all()):
+    column = _table("beta", beta).detach().reshape(-1, 1)
+    if not holds((column >= 0) & (column <= 1)):
         raise ValueError(f"beta is {beta!r}; a decay per step must lie between 0 and 1")
     return column
 
@@ -325,7 +342,10 @@ def clamp_limits(clamp: tuple[float, float] | None) -> tuple[float, float]:
     """``(low, high)`` of the clamp of P's argument; unbounded for None."""
     if clamp is None:
         return -math.inf, math.inf
-    low, high = (float(limit) for limit in clamp)
+    try:
+        low, high = (float(limit) for limit in clamp)
+    except (TypeError, ValueError):
+        low = high = math.nan
     if not low < high:
         raise ValueError(f"clamp is {clamp!r}; it must be (low, high) with low < high, in units of the potential")
     return low, high

@@ -14,6 +14,7 @@ from ..kernels.dtypes import DoubleBuffers, state_dtype
 from ..kernels.ttfs import Settings, ttfs
 from ..kernels.ttfs.reference import bins, slope_weights
 from .base import Firing, FiringStep, NeuronModel, States
+from .core import check_channels, holds
 
 __all__ = ["TTFS"]
 
@@ -84,13 +85,14 @@ class TTFS(DoubleBuffers, NeuronModel):
         self.steps = Settings(steps).steps
         self.register_buffer("window", _duration("window", window))
         self.register_buffer("input_window", None if input_window is None else _duration("input_window", input_window))
-        if channels is not None and (isinstance(channels, bool) or not isinstance(channels, int) or channels < 1):
-            raise ValueError(f"channels is {channels!r}; it must be a positive integer or None")
+        check_channels(channels)
         if bias is None or bias is False:
             self.register_parameter("bias", None)
         elif bias is True:
             self.bias = UninitializedParameter() if channels is None else nn.Parameter(torch.zeros(channels))
         else:
+            if isinstance(bias, str):
+                raise TypeError(f"bias is {bias!r}; it must be True, None, or numbers [C] or [C, *]")
             start = torch.as_tensor(bias).detach().clone()
             start = start if start.is_floating_point() else start.to(torch.get_default_dtype())
             if start.dim() < 1 or (channels is not None and start.shape[0] != channels):
@@ -176,12 +178,13 @@ class TTFS(DoubleBuffers, NeuronModel):
                 f"x_seq has shape {tuple(x_seq.shape)}; its length must be a positive multiple of steps={self.steps}"
             )
         _, charge, clock, *rest = states
-        if not torch.compiler.is_compiling() and clock.device.type == "cpu" and bool(clock.any()):
+        if not torch.compiler.is_compiling() and clock.device.type == "cpu" and not holds(clock == 0):
             raise ValueError(f"states stop at step {int(clock.max())} of a window; reset them before a sequence")
         dtype = state_dtype(x_seq.dtype)
         bias = self._bias(x_seq.shape[1:], dtype)
         spikes, potentials = ttfs(x_seq, bias, self._windows(dtype), self.steps)
         new = (potentials[-1], torch.zeros_like(charge), torch.zeros_like(clock), *rest)
+        self.refuse_nonfinite(new)
         if not record:
             return spikes, new
         return spikes, new, potentials.repeat_interleave(self.steps, 0)

@@ -260,6 +260,17 @@ def test_a_model_says_which_arguments_the_hosts_fill_in():
     assert "learn_beta" not in type(lif).__signature__.parameters
 
 
-def test_a_surrogate_that_is_no_function_is_refused_when_the_node_is_made():
-    with pytest.raises(TypeError, match="surrogate_function is 'atan'"):
-        neuron.DendSN(surrogate_function="atan")
+@pytest.mark.parametrize(
+    ("build", "error", "text"),
+    [
+        (lambda: neuron.DendSN(surrogate_function="atan"), TypeError, "surrogate_function is 'atan'"),
+        (lambda: neuron.LNM(detach_reset="no"), TypeError, "detach_reset is 'no'"),
+        (lambda: neuron.LNM(fire_once="no"), TypeError, "fire_once is 'no'"),
+        (lambda: snn.LNM(beta=0.9, init_hidden="no"), TypeError, "init_hidden is 'no'"),
+        (lambda: snn.LNM(beta=0.9, threshold=float("nan")), ValueError, "threshold is nan"),
+        (lambda: snn.LNM(beta=0.9)(torch.rand(2, 3), 0.0), TypeError, "mem is 0.0"),
+    ],
+)
+def test_what_hosts_arguments_cannot_be_is_said_when_the_node_is_made(build, error, text):
+    with pytest.raises(error, match=text):
+        build()

@@ -2,17 +2,20 @@
 
 import copy
 import io
+import math
 import pickle
 
 import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from torch._subclasses.fake_tensor import FakeTensorMode
 
 from snn_dendrite_plugin import Firing, NeuronModel
 from snn_dendrite_plugin.kernels.surrogates import Surrogate
 from snn_dendrite_plugin.neurons.dendsn import DendSN, spread_decays, spread_offsets
 from snn_dendrite_plugin.neurons.lnm import LNM
+from snn_dendrite_plugin.neurons.ttfs import TTFS
 
 VARIANTS = {
     "dendsn": lambda: DendSN(branches=3, strength_init=0.3, learn_alpha=True),
@@ -279,6 +282,12 @@ def test_shared_wiring_takes_any_shape(shape):
         (lambda: DendSN(degree=0), "degree is 0"),
         (lambda: LNM(degree=0), "degree is 0"),
         (lambda: LNM(clamp=(1, -1)), "clamp is"),
+        (lambda: LNM(clamp=3), "clamp is 3"),
+        (lambda: LNM(degree=True), "degree is True"),
+        (lambda: LNM(channels=True), "channels is True"),
+        (lambda: LNM(theta=[0.0, float("nan"), 0.0, 0.0]), "theta is"),
+        (lambda: DendSN(strength_init=float("nan")), "strength is nan"),
+        (lambda: DendSN(direct=float("inf")), "direct is inf"),
         (lambda: DendSN(3, "fold").run(torch.rand(2, 1, 4)), "4 channels, which branches=3 does not divide"),
         (lambda: DendSN(3, "fold").run(torch.rand(2, 3)), "needs"),
         (lambda: LNM().run(torch.rand(0, 1, 4)), "empty sequence"),
@@ -289,6 +298,45 @@ def test_shared_wiring_takes_any_shape(shape):
 def test_bad_arguments_are_named(build, text):
     with pytest.raises(ValueError, match=text):
         build()
+
+
+@pytest.mark.parametrize(
+    ("build", "text"),
+    [
+        (lambda: DendSN(beta="a"), "beta is 'a'"),
+        (lambda: DendSN(gain="a"), "gain is 'a'"),
+        (lambda: TTFS(4, bias="a"), "bias is 'a'"),
+    ],
+)
+def test_what_is_no_number_is_named(build, text):
+    with pytest.raises(TypeError, match=text):
+        build()
+
+
+def test_a_refused_call_leaves_the_channel_count_open():
+    model = LNM(per_channel=True)
+    threshold = torch.ones(4)
+    with pytest.raises(ValueError, match="threshold has 4 values; the neuron has 7 channels"):
+        model.run(torch.rand(3, 2, 7), firing=Firing(threshold=threshold))
+    model.run(torch.rand(3, 2, 4), firing=Firing(threshold=threshold))
+    assert model.theta.shape == (4, 4)
+
+
+def test_check_finite_sees_a_time_to_first_spike_neuron_too():
+    from snn_dendrite_plugin import check_finite
+
+    model, x = TTFS(4), torch.full((4, 1, 2), math.nan)
+    assert model.run(x)[0].sum() == 0  # silently
+    with check_finite(model), pytest.raises(FloatingPointError, match="values of its state 'v'"):
+        model.run(x)
+
+
+@pytest.mark.parametrize("make", [lambda: DendSN(branches=3), LNM, lambda: TTFS(4)])
+def test_made_and_run_without_data(make):
+    """Under FakeTensorMode, which tools use to plan a network that they do not want to compute."""
+    with FakeTensorMode():
+        spikes, _ = make().run(torch.rand(4, 2, 3))
+    assert spikes.shape == (4, 2, 3)
 
 
 def test_what_is_kept_of_fixed_parameters_follows_every_change_to_them():
