@@ -14,7 +14,9 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-__all__ = ["ACTIVATIONS", "LEAKY_SLOPE", "MEXICAN_HAT_VARIANCE"]
+__all__ = ["ACTIVATIONS", "LEAKY_SLOPE", "MEXICAN_HAT_VARIANCE", "Function", "function_of", "name_of"]
+
+Function = Callable[[Tensor], Tensor]
 
 LEAKY_SLOPE = 0.01
 MEXICAN_HAT_VARIANCE = 0.75 + 1e-5
@@ -73,3 +75,19 @@ _ROWS: list[tuple[str, Callable[[Tensor], Tensor], Callable[[Tensor], Tensor]]] 
 ]
 
 ACTIVATIONS: dict[str, Activation] = {name: Activation(i, f, df) for i, (name, f, df) in enumerate(_ROWS)}
+
+
+def function_of(activation: str | Function) -> Function:
+    """The function of a name in the table; a function is its own.
+
+    Example::
+
+        >>> function_of("relu")(torch.tensor([-1.0, 2.0])).tolist()
+        [0.0, 2.0]
+    """
+    return ACTIVATIONS[activation].value if isinstance(activation, str) else activation
+
+
+def name_of(activation: str | Function) -> str:
+    """What to call it in a message."""
+    return activation if isinstance(activation, str) else getattr(activation, "__name__", type(activation).__name__)

@@ -33,6 +33,7 @@ __all__ = [
     "forced",
     "forget",
     "idle_on",
+    "say_slow",
     "use_provider",
 ]
 
@@ -218,6 +219,13 @@ def _say(op: str, device: str, name: str, declined: list[tuple[str, str | None]]
                 f"compiled kernel{_listing(declined)}",
                 stacklevel=2,
             )
+
+
+def say_slow(what: str) -> None:
+    """One log line for each thing of the user's own that no provider has, and that the reference loop runs."""
+    if ("", "", what) not in _said:
+        _said.add(("", "", what))
+        log.warning("%s is not in the kernels' table: it runs step by step on the reference path, slower", what)
 
 
 def _listing(declined: list[tuple[str, str | None]]) -> str:

@@ -274,8 +274,8 @@ def _branch_labels(model: Any, count: int) -> list[str]:
 
 def _contributions(model: Any, branches: Tensor, neuron: int, shape: Sequence[int]) -> Tensor:
     """``k_b f(v_b)`` of ``branches [T, N, neurons, B]``, as the soma receives it."""
-    from .kernels.activations import ACTIVATIONS
+    from .kernels.activations import function_of
 
     strength = model.core_inputs(branches.dtype)["strength"].detach()  # [C or 1, B]
     row = strength[0 if strength.shape[0] == 1 else neuron // max(1, math.prod(shape[1:]))]
-    return ACTIVATIONS[model.activation].value(branches) * row
+    return function_of(model.activation)(branches) * row

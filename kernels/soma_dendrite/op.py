@@ -10,13 +10,15 @@ from __future__ import annotations
 
 import dataclasses
 import functools
+import operator
 
 import torch
 from torch import Tensor
 
+from ..activations import Function, name_of
 from ..contract import Provider
 from ..dtypes import state_dtype
-from ..providers import choose
+from ..providers import choose, say_slow
 from ..registration import define, results, schema
 from .contract import (
     OPTIONAL,
@@ -37,7 +39,7 @@ __all__ = ["soma_dendrite"]
 _TENSORS = len(Inputs._fields)
 _STATIC = tuple(field.name for field in dataclasses.fields(Settings))
 _GRADIENTS = len(OutputGradients._fields)
-_OF_OUTPUTS = [Outputs._fields.index(name) for name in OutputGradients._fields]  # all but `fired`
+_differentiable = operator.itemgetter(*map(Outputs._fields.index, OutputGradients._fields))  # all but `fired`
 _FROM = [Inputs._fields.index(name) for name in Gradients._fields]
 _settings = functools.lru_cache(Settings)  # checking the fields takes longer than finding them checked
 
@@ -119,17 +121,18 @@ def _setup_context(ctx, inputs, output) -> None:
 
 
 def _autograd(ctx, *of_outputs):
-    g = OutputGradients(*(of_outputs[i] for i in _OF_OUTPUTS))
+    g = OutputGradients._make(_differentiable(of_outputs))
     settings = _settings(*ctx.static)
     inputs = Inputs(*ctx.saved_tensors)
     none_for_static = (None,) * len(ctx.static)
-    if all(value is None for value in g):
+    if g.spikes is None and g.u is None and g.v is None and g.u_sequence is None:
         return (None,) * _TENSORS + none_for_static
     if torch.is_grad_enabled() and not torch.compiler.is_compiling():
         return (*_second_order(inputs, settings, g), *none_for_static)
     if g.spikes is None:
         g = g._replace(spikes=torch.zeros_like(_outputs_like(inputs.x, settings)))
-    g = g._replace(v=None if inputs.v is None else g.v, u_sequence=g.u_sequence if settings.record else None)
+    if g.v is not None and inputs.v is None or g.u_sequence is not None and not settings.record:
+        g = g._replace(v=g.v if settings.branches else None, u_sequence=g.u_sequence if settings.record else None)
     needs = ctx.needs_input_grad
     mask = sum(needs[i] << bit for bit, i in enumerate(_FROM))
     gradients = _backward(*g, mask, *inputs, *ctx.static)
@@ -214,7 +217,12 @@ def _check(inputs: Inputs, settings: Settings) -> None:
             raise TypeError(f"{name} has dtype {value.dtype}; with x of {x.dtype} it must be {dtype}")
 
 
-def soma_dendrite(inputs: Inputs, settings: Settings, spike_function: SpikeFunction | None = None) -> Outputs:
+def soma_dendrite(
+    inputs: Inputs,
+    settings: Settings,
+    spike_function: SpikeFunction | None = None,
+    activation: Function | None = None,
+) -> Outputs:
     """Run a sequence through the soma-dendrite core, differentiably.
 
     Args:
@@ -222,6 +230,8 @@ def soma_dendrite(inputs: Inputs, settings: Settings, spike_function: SpikeFunct
         settings: the static part.
         spike_function: the user's own spike function of ``h - threshold`` (Heaviside with a surrogate derivative the
             table does not hold); runs through the reference loop, slower.
+        activation: the user's own differentiable function of ``v [N, C, B, *]`` in place of ``settings.activation``,
+            element by element; likewise slower, which is said once in the log.
 
     Raises:
         ValueError, TypeError: a shape, device or dtype that breaks the contract; the message names the tensor.
@@ -236,8 +246,10 @@ def soma_dendrite(inputs: Inputs, settings: Settings, spike_function: SpikeFunct
         torch.Size([5, 2, 3])
     """
     _check(inputs, settings)
-    if spike_function is not None:
-        return run(inputs, settings, spike_function)
+    if activation is not None and not torch.compiler.is_compiling():
+        say_slow(f"the activation {name_of(activation)}")
+    if spike_function is not None or activation is not None:
+        return run(inputs, settings, spike_function, activation)
     static = tuple(getattr(settings, name) for name in _STATIC)
     spikes, u, v, fired, u_sequence = _forward(*inputs, *static)
     return Outputs(

@@ -12,7 +12,7 @@ from collections.abc import Callable, Collection
 import torch
 from torch import Tensor
 
-from ..activations import ACTIVATIONS
+from ..activations import ACTIVATIONS, Function, function_of, name_of
 from ..contract import Provider
 from ..dtypes import state_dtype
 from ..surrogates import Surrogate, derivative, spike
@@ -54,7 +54,9 @@ def _heaviside(x: Tensor, settings: Settings) -> Tensor:
     return (x > 0 if settings.strict else x >= 0).to(x.dtype)
 
 
-def _dendrite(x: Tensor, v: Tensor | None, p: Inputs, settings: Settings) -> tuple[Tensor, Tensor | None]:
+def _dendrite(
+    x: Tensor, v: Tensor | None, p: Inputs, settings: Settings, activation: Function | None = None
+) -> tuple[Tensor, Tensor | None]:
     """Somatic drive ``y [N, C, *]`` and the new branch potentials, from one step's input in the state dtype."""
     x = _branches(x, settings)
     summed = x.sum(2)
@@ -64,7 +66,13 @@ def _dendrite(x: Tensor, v: Tensor | None, p: Inputs, settings: Settings) -> tup
     drive = x if p.gain is None else _like(p.gain, v) * x
     drive = drive if p.offset is None else drive + _like(p.offset, v)
     v = _like(p.alpha, v) * v + drive
-    return y + (_like(p.strength, v) * ACTIVATIONS[settings.activation].value(v)).sum(2), v
+    f = function_of(settings.activation if activation is None else activation)(v)
+    if f.shape != v.shape:
+        raise ValueError(
+            f"activation {name_of(activation)} gives shape {tuple(f.shape)} for branches {tuple(v.shape)} "
+            "[N, C, B, *]; it must keep it"
+        )
+    return y + (_like(p.strength, v) * f.to(v.dtype)).sum(2), v
 
 
 def step(
@@ -75,15 +83,17 @@ def step(
     p: Inputs,
     settings: Settings,
     spike_function: SpikeFunction | None = None,
+    activation: Function | None = None,
 ) -> tuple[Tensor, Tensor, Tensor | None, Tensor | None]:
     """One time step: ``x [N, Cx, *]`` in the state dtype -> spikes, u, v, fired. Differentiable by autograd.
 
-    ``spike_function`` replaces the table's surrogate by any function of ``h - threshold``.
+    ``spike_function`` replaces the table's surrogate by any function of ``h - threshold``, ``activation`` the table's
+    activation by any of ``v [N, C, B, *]`` that keeps its shape.
     """
     fire = spike_function or (
         lambda d: spike(d, Surrogate(settings.surrogate, settings.surrogate_a, settings.surrogate_b), settings.strict)
     )
-    y, v = _dendrite(x, v, p, settings)
+    y, v = _dendrite(x, v, p, settings, activation)
     threshold = _like(p.threshold, u)
     r = owed(u, threshold, settings)
     u = carried(u, r, settings)
@@ -97,14 +107,19 @@ def step(
     return s, u, v, fired
 
 
-def run(inputs: Inputs, settings: Settings, spike_function: SpikeFunction | None = None) -> Outputs:
+def run(
+    inputs: Inputs,
+    settings: Settings,
+    spike_function: SpikeFunction | None = None,
+    activation: Function | None = None,
+) -> Outputs:
     """The whole sequence by looping :func:`step`; autograd differentiates it. Shapes as in :mod:`.contract`."""
     dimensions(inputs.x, settings)
     dtype = state_dtype(inputs.x.dtype)
     u, v, fired = inputs.u, inputs.v, inputs.fired
     spikes, trace = [], []
     for x in inputs.x:
-        s, u, v, fired = step(x.to(dtype), u, v, fired, inputs, settings, spike_function)
+        s, u, v, fired = step(x.to(dtype), u, v, fired, inputs, settings, spike_function, activation)
         spikes.append(s.to(inputs.x.dtype))
         if settings.record:
             trace.append(u)

@@ -258,7 +258,9 @@ class SomaDendriteModel(DoubleBuffers, NeuronModel):
             threshold=threshold,
             **self.core_inputs(dtype),
         )
-        out = soma_dendrite(inputs, settings, None if table else firing.surrogate)
+        activation = getattr(self, "activation", None)  # a name is in the settings
+        own = None if activation is None or isinstance(activation, str) else activation
+        out = soma_dendrite(inputs, settings, None if table else firing.surrogate, own)
         new = tuple(s for s in (out.u, out.v, out.fired) if s is not None)
         self.refuse_nonfinite(new)
         spikes, trace = out.spikes, out.u_sequence

@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from ..kernels.activations import ACTIVATIONS
+from ..kernels.activations import ACTIVATIONS, Function, name_of
 from .core import SomaDendriteModel, Values, clamp_limits, decay_column, soma_row
 
 __all__ = ["DendSN"]
@@ -42,8 +42,10 @@ class DendSN(SomaDendriteModel):
     Args:
         branches: B, at least 1.
         wiring: ``shared`` or ``fold``.
-        activation: f, a name of ``kernels.activations.ACTIVATIONS``. With normalised strengths ``mexican_hat`` makes a
-            silent neuron fire at every step (f(0) = 1.84): published behaviour.
+        activation: f, a name of ``kernels.activations.ACTIVATIONS``, or any differentiable function of the branches
+            ``[N, C, B, *]`` that keeps their shape, e.g. an ``nn.Module``, whose parameters learn with the neuron; a
+            function runs on the reference path, slower. With normalised strengths ``mexican_hat`` makes a silent neuron
+            fire at every step (f(0) = 1.84): published behaviour.
         alpha: decay of the branches per step, one number, B, or ``[C, B]``; None: 0.5 in ``fold`` (published), time
             constants log-spaced from 2 to 16 steps in ``shared``, so that branches start apart and can become
             different.
@@ -82,7 +84,7 @@ class DendSN(SomaDendriteModel):
         self,
         branches: int = 4,
         wiring: str = "shared",
-        activation: str = "leaky_relu",
+        activation: str | Function = "leaky_relu",
         alpha: Values | None = None,
         learn_alpha: bool = False,
         strength: str = "raw",
@@ -111,8 +113,10 @@ class DendSN(SomaDendriteModel):
             ("activation", activation, tuple(ACTIVATIONS)),
             ("strength", strength, ("raw", "softmax")),
         ):
-            if value not in known:
-                raise ValueError(f"{name} is {value!r}; it must be one of {', '.join(known)}")
+            own = name == "activation"
+            if value not in known and not (own and callable(value)):
+                also = " or a function" if own else ""
+                raise ValueError(f"{name} is {value!r}; it must be one of {', '.join(known)}{also}")
         shared = wiring == "shared"
         self.branches, self.wiring, self.activation, self.strength_mode = branches, wiring, activation, strength
         self.decay_input = shared if decay_input is None else decay_input
@@ -162,7 +166,7 @@ class DendSN(SomaDendriteModel):
         return {
             "branches": self.branches,
             "wiring": self.wiring,
-            "activation": self.activation,
+            **({"activation": self.activation} if isinstance(self.activation, str) else {}),
             "clamp_low": self.clamp_low,
             "clamp_high": self.clamp_high,
         }
@@ -195,7 +199,7 @@ class DendSN(SomaDendriteModel):
         }  # fmt: skip
 
     def extra_repr(self) -> str:
-        parts = [f"{key}={getattr(self, key)}" for key in ("branches", "wiring", "activation")]
+        parts = [f"branches={self.branches}", f"wiring={self.wiring}", f"activation={name_of(self.activation)}"]
         parts.append(f"strength={self.strength_mode}")
         parts += [f"degree={self.degree}"] * (self.degree > 1) + ["per_channel"] * self.per_channel
         return ", ".join(parts)

@@ -4,7 +4,7 @@ import itertools
 
 import pytest
 import torch
-from random_calls import random_call
+from kernel_cases import random_inputs
 
 from snn_dendrite_plugin import use_provider
 from snn_dendrite_plugin.kernels.providers import ProviderError, explain
@@ -13,17 +13,16 @@ from snn_dendrite_plugin.kernels.soma_dendrite.op import _STATIC
 from snn_dendrite_plugin.kernels.soma_dendrite.reference import run
 
 STATIC = [
-    {"b": 0, "wiring": "shared", "reset": "soft", "fire_once": True},
-    {"b": 2, "wiring": "fold", "reset": "hard", "record": True},
-    {"b": 3, "wiring": "shared", "reset": "hard", "timing": "next_step", "strict": True},
+    Settings(branches=0, reset="soft", fire_once=True),
+    Settings(branches=2, wiring="fold", reset="hard", record=True),
+    Settings(branches=3, reset="hard", timing="next_step", strict=True),
 ]
 
 
 def call(i=0, dtype=torch.float32, shape=(2, 3, 4), t=5):
-    static = dict(STATIC[i])
-    inputs, settings = random_call(7, t, shape, static.pop("b"), static.pop("wiring"), 1, True, **static)
+    inputs = random_inputs(STATIC[i], shape=(t, *shape), per_channel=True, seed=7)
     cast = [None if v is None else v.detach().to(dtype).requires_grad_(v.requires_grad) for v in inputs]
-    return Inputs(*cast), settings
+    return Inputs(*cast), STATIC[i]
 
 
 def arguments(inputs, settings):

@@ -7,7 +7,7 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from random_calls import random_call
+from kernel_cases import random_inputs
 
 from snn_dendrite_plugin.kernels.activations import ACTIVATIONS
 from snn_dendrite_plugin.kernels.soma_dendrite.contract import Inputs, OutputGradients, Settings
@@ -177,11 +177,13 @@ def test_hand_written_backward_equals_autograd(
 ):
     strict, detach, fire_once, record = flags
     sg = Surrogate(surrogate)
-    inputs, s = random_call(
-        seed, t, shape, b, wiring, degree, per_channel, activation=activation, reset=reset, timing=timing,
+    s = Settings(
+        branches=b, wiring=wiring if b else "shared", activation=activation, reset=reset, timing=timing,
         v_reset=v_reset, strict=strict, detach=detach, fire_once=fire_once, record=record, surrogate=surrogate,
         surrogate_a=sg.a, surrogate_b=sg.b, clamp_low=-2.0 if degree > 1 else -math.inf, clamp_high=2.0,
     )  # fmt: skip
+    own = {"per_channel": per_channel, "gain": bool(seed % 3), "offset": bool(seed % 2), "seed": seed}
+    inputs = random_inputs(s, shape=(t, *shape), degree=degree, **own)
     out = run(inputs, s)
     outs = [getattr(out, name) for name in OutputGradients._fields]
     grads = OutputGradients(*(None if o is None else torch.randn_like(o) for o in outs))
@@ -202,7 +204,8 @@ def test_hand_written_backward_equals_autograd(
 @pytest.mark.parametrize("t", [1, 8, 33])
 def test_dendrite_equals_the_matrix_form(t):
     """V = A X with A[i, j] = alpha^(i-j): the published parallel form of the dendrite."""
-    inputs, s = random_call(4, t, (2, 3, 5), 3, "fold", 1, False, reset="none", activation="identity")
+    s = Settings(branches=3, wiring="fold", reset="none", activation="identity")
+    inputs = random_inputs(s, shape=(t, 2, 3, 5), seed=4)
     inputs = inputs._replace(v=torch.zeros_like(inputs.v), u=torch.zeros_like(inputs.u), gain=None, offset=None,
                              direct=torch.zeros(1, dtype=F64))  # fmt: skip
     i = torch.arange(t)

@@ -16,6 +16,7 @@ from dataclasses import dataclass, replace
 
 import torch
 from hypothesis import strategies as st
+from layouts import LAYOUTS, fitted, lay_out
 from torch import Tensor
 
 from snn_dendrite_plugin.kernels.activations import ACTIVATIONS
@@ -38,7 +39,6 @@ VALUE_TOLERANCE = 1e-5  # RMS error over RMS value, float32 results
 GRADIENT_TOLERANCE = 5e-3
 # rounding of the result itself when it is stored in the input's dtype
 STORED = {torch.float64: 1e-9, torch.float32: 1e-5, torch.float16: 1e-3, torch.bfloat16: 8e-3}
-LAYOUTS = ("contiguous", "time_inside", "channels_last", "expanded", "sliced")
 # parameters under which each surrogate is well-behaved; kinds not listed take their defaults
 SURROGATE_PARAMETERS = {
     "log_tailed_relu": (0.1, 0.0),
@@ -77,21 +77,6 @@ class Case:
             inputs=Inputs(*map(move, self.inputs)),
             gradients=OutputGradients(*map(move, self.gradients)),
         )
-
-
-def _lay_out(x: Tensor, layout: str) -> Tensor:
-    """The same values under other strides (``expanded``: one batch entry for all)."""
-    if layout == "time_inside":
-        return x.movedim(0, 1).contiguous().movedim(1, 0)
-    if layout == "channels_last" and x.dim() > 3:
-        return x.movedim(2, -1).contiguous().movedim(-1, 2)
-    if layout == "expanded":
-        return x[:, :1].expand_as(x)
-    if layout == "sliced":
-        padded = torch.full((*x.shape[:-1], 2 * x.shape[-1] + 1), math.nan, dtype=x.dtype)
-        padded[..., 1::2] = x
-        return padded[..., 1::2]
-    return x
 
 
 def make_case(
@@ -136,7 +121,7 @@ def make_case(
     theta = uniform(rows(), degree + 1, low=-0.05, high=0.05) * 0.5 ** torch.arange(degree + 1)
     theta[:, 1:2] = uniform(theta.shape[0], 1, low=0.3, high=0.9)[:, :degree]
     inputs = Inputs(
-        x=_lay_out(normal(t, n, c * fan, *rest, mean=0.4).to(dtype), layout),
+        x=lay_out(normal(t, n, c * fan, *rest, mean=0.4).to(dtype), layout),
         u=normal(n, c, *rest, std=0.5).to(state),
         v=normal(n, c, b, *rest, std=0.5).to(state) if b else None,
         fired=(uniform(n, c, *rest, low=0, high=1) < 0.1).to(state) if settings.fire_once else None,
@@ -156,7 +141,7 @@ def make_case(
         settings,
         inputs,
         OutputGradients(
-            spikes=_lay_out(normal(t, n, c, *rest).to(dtype), g_layout),
+            spikes=lay_out(normal(t, n, c, *rest).to(dtype), g_layout),
             u=normal(n, c, *rest).to(state) if g_states else None,
             v=normal(n, c, b, *rest).to(state) if b and g_states else None,
             u_sequence=normal(t, n, c, *rest).to(state) if settings.record and g_states else None,
@@ -165,6 +150,13 @@ def make_case(
         note=f"shape={shape} dtype={dtype} degree={degree} per_channel={per_channel} mixed={mixed} gain={gain} "
         f"offset={offset} layout={layout}/{g_layout} g_states={g_states} fresh={fresh} wanted={wanted} seed={seed}",
     )
+
+
+def random_inputs(settings: Settings, **options) -> Inputs:
+    """The inputs of :func:`make_case` in float64, each a leaf that asks for its gradient (``fired`` has none)."""
+    inputs = make_case(settings, dtype=torch.float64, **options).inputs
+    asking = (name != "fired" and value is not None for name, value in inputs._asdict().items())
+    return Inputs(*(v.requires_grad_() if ask else v for v, ask in zip(inputs, asking, strict=True)))
 
 
 def random_case(seed: int, dtypes: tuple[torch.dtype, ...] = tuple(STORED), most_values: int = 20_000) -> Case:
@@ -201,8 +193,7 @@ def random_case(seed: int, dtypes: tuple[torch.dtype, ...] = tuple(STORED), most
     n, c = pick.choice([1, 2, 3, 9]), pick.choice([1, 2, 3, 5, 16, 33])
     rest = pick.choice([(), (), (1,), (2,), (7,), (4, 5), (31,), (64,), (65,), (17, 17), (2, 3, 5), (600,)])
     some_missing = pick.random()
-    while t * n * c > 1 and t * n * c * max(1, b) * math.prod(rest) > most_values:
-        t, n, c = max(1, t // 2), max(1, n // 2), max(1, c // 2)
+    t, n, c, *rest = fitted([t, n, c, *rest], most_values // max(1, b))
     return make_case(
         settings,
         shape=(t, n, c, *rest),

@@ -9,6 +9,7 @@ from dataclasses import dataclass, replace
 import torch
 from hypothesis import strategies as st
 from kernel_cases import STORED, poisoned_memory
+from layouts import LAYOUTS, fitted, lay_out
 from torch import Tensor
 
 from snn_dendrite_plugin.kernels.contract import Provider
@@ -16,7 +17,6 @@ from snn_dendrite_plugin.kernels.dtypes import state_dtype
 from snn_dendrite_plugin.kernels.ttfs import reference
 from snn_dendrite_plugin.kernels.ttfs.contract import Inputs, OutputGradients, Saved, Settings
 
-LAYOUTS = ("contiguous", "channels_last", "sliced", "channels_sliced", "time_inside", "expanded")
 BIASES = ("none", "one", "channel", "space", "full")
 BORDER = 1e-4  # of a bin: closer to its border a potential's rounding decides
 
@@ -43,24 +43,6 @@ class Case:
         saved = Saved(out.potentials.contiguous(), self.bias, self.windows)
         gradients = provider.backward(saved, self.settings, OutputGradients(self.g_spikes, self.g_potentials))
         return [*out, *gradients]
-
-
-def _lay_out(x: Tensor, layout: str) -> Tensor:
-    """The same values under other strides (``expanded``: one batch entry for all)."""
-    if layout == "channels_last" and x.dim() > 3:
-        return x.movedim(2, -1).contiguous().movedim(-1, 2)
-    if layout == "time_inside":
-        return x.movedim(0, 1).contiguous().movedim(1, 0)
-    if layout == "expanded" and x.dim() > 1:
-        return x[:, :1].expand_as(x)
-    axis = {"sliced": -1, "channels_sliced": 2}.get(layout)
-    if axis is not None and x.dim() > 2:
-        padded = torch.full_like(x, math.nan).repeat_interleave(2, axis)
-        index = [slice(None)] * x.dim()
-        index[axis] = slice(1, None, 2)
-        padded[tuple(index)] = x
-        return padded[tuple(index)]
-    return x
 
 
 def make_case(
@@ -92,11 +74,11 @@ def make_case(
     x = (normal(windows * steps, *entry) + 0.25) / steps**0.5 * durations[1] / durations[0]
     note = f"shape={shape} steps={steps} dtype={dtype} bias={bias} layout={layout}/{g_layout} seed={seed}"
     return Case(
-        x=_lay_out(x.to(dtype), layout),
+        x=lay_out(x.to(dtype), layout),
         bias=None if bias == "none" else (normal(*along[bias]) * 0.3 + 0.1).to(state),
         windows=durations.to(state),
         settings=Settings(steps),
-        g_spikes=_lay_out(normal(windows * steps, *entry).to(dtype), g_layout),
+        g_spikes=lay_out(normal(windows * steps, *entry).to(dtype), g_layout),
         g_potentials=normal(windows, *entry).to(state) if g_potentials else None,
         note=f"{note} g_potentials={g_potentials}",
     )
@@ -108,10 +90,7 @@ def random_case(seed: int, most_values: int = 20_000) -> Case:
     windows, steps = pick.choice([1, 1, 2, 3]), pick.choice([1, 2, 3, 4, 5, 8, 16, 33])
     n, c = pick.choice([1, 2, 3, 9]), pick.choice([1, 2, 3, 5, 16, 33])
     rest = pick.choice([(), (), (1,), (2,), (7,), (4, 5), (31,), (65,), (17, 17), (2, 3, 5), (600,), (2100,), (0,)])
-    while windows * steps * n * c * math.prod(rest) > most_values:
-        windows, steps, n, c = max(1, windows // 2), max(1, steps // 2), max(1, n // 2), max(1, c // 2)
-        if windows * steps * n * c == 1:
-            break
+    windows, steps, n, c, *rest = fitted([windows, steps, n, c, *rest], most_values)
     shape = pick.choice([(windows, n, c, *rest)] * 8 + [(windows, n)])
     return make_case(
         shape,
