@@ -16,6 +16,7 @@ import inspect
 import logging
 import sys
 import warnings
+import weakref
 from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
 
@@ -48,6 +49,7 @@ class SwapRule:
         settings: the node's arguments that the user set; they win over those of the script.
         built: number of nodes built so far.
         kept: reason -> number of neurons that were left as they are.
+        nodes: those nodes, as long as they live.
         notes: what the user should know of the settings.
     """
 
@@ -70,6 +72,7 @@ class SwapRule:
         self.active = False
         self.built = 0
         self.kept: collections.Counter[str] = collections.Counter()
+        self.nodes: weakref.WeakSet[nn.Module] = weakref.WeakSet()
         self.notes: list[str] = []
         self.preserving = self._preserving()
 
@@ -97,6 +100,7 @@ class SwapRule:
             return point
         node = self.replace(point)
         self.built += 1
+        self.nodes.add(node)
         return node
 
     def replace(self, point: nn.Module) -> nn.Module:

@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING, Any
 from torch import nn
 
 from ..conversion.undo import replaced
+from .optimizer import resuming
 
 if TYPE_CHECKING:
     from .rules import SwapRule
@@ -111,6 +112,7 @@ def swapping(rules: Iterable[SwapRule]) -> Iterator[None]:
                 undo.callback(copyreg.dispatch_table.pop, rule.original, None)
             rule.active = True
             undo.callback(setattr, rule, "active", False)
+        undo.enter_context(resuming(rules))
         yield
 
 
