@@ -43,7 +43,10 @@ def command(
             f"IN.pt is {str(source)!r}, {'which is a directory' if source.is_dir() else 'which does not exist'}", USAGE
         )
     check_output("OUT.pt", target)
+    if target.exists() and target.samefile(source):
+        fail(f"OUT.pt is {str(target)!r}, which is both the input and the output; write to another file", USAGE)
     from ..conversion.checkpoint import CheckpointError, convert_checkpoint
+    from ..conversion.plan import NothingToConvert
 
     if allow or unsafe:
         sys.path.insert(0, os.getcwd())  # where the user's own classes are
@@ -53,8 +56,10 @@ def command(
         fail(str(error), USAGE)
     try:
         reports = convert_checkpoint(source, target, to=to, start=start, allow=allow or (), unsafe=unsafe, **values)
-    except (CheckpointError, TypeError, ValueError, OSError) as error:
+    except (CheckpointError, NothingToConvert, OSError) as error:  # it is the file
         fail(str(error))
+    except (TypeError, ValueError) as error:  # it is the arguments
+        fail(str(error), USAGE)
     out = console()
     for report in reports:
         out.print(report)

@@ -15,6 +15,8 @@ from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from ..suggest import did_you_mean
+
 if TYPE_CHECKING:
     from torch import nn
 
@@ -145,6 +147,9 @@ def load_network(path: str | Path, *, allow: Iterable[str] = (), unsafe: bool = 
     path = Path(path)
     if not path.is_file():
         raise CheckpointError(f"{path} does not exist")
+    with path.open("rb") as file:
+        if file.read(1) not in (b"P", b"\x80"):  # a zip archive, or a pickle, as torch.save wrote before 1.6
+            raise CheckpointError(f"{path} is no PyTorch checkpoint")
     if unsafe:
         print(f"warning: {path} is loaded with --unsafe: it can run any code of its author's", file=sys.stderr)
         found = _read(path, weights_only=False)
@@ -163,7 +168,7 @@ def _read(path: Path, weights_only: bool) -> Any:
         return torch.load(path, map_location="cpu", weights_only=weights_only)
     except pickle.UnpicklingError as error:
         raise CheckpointError(
-            f"{path} is refused: it is no weights-only pickle, nor one whose names can be looked at first.\n{_ANYWAY}"
+            f"{path} is refused: it is of PyTorch's old format, whose names cannot be looked at first. {_ANYWAY}"
         ) from error
     except ModuleNotFoundError as error:
         raise CheckpointError(f"{path} needs the module {error.name!r}, which cannot be found") from error
@@ -193,9 +198,12 @@ def _harmless(path: Path, allow: Iterable[str]) -> list[Any]:
         else:
             found.append(value)
     if refused:
+        typo = "".join(
+            f"; --allow {name} is not in it{did_you_mean(name, refused)}" for name in sorted(allowed - names)
+        )
         own = "; classes of your own: --allow package.module.Class" if any(map(_may_be_own, refused)) else ""
         raise CheckpointError(
-            f"{path} is refused: it contains {', '.join(refused)}, not known to be harmless.\n{_ANYWAY}{own}"
+            f"{path} is refused: it contains {', '.join(refused)}, not known to be harmless. {_ANYWAY}{own}{typo}"
         )
     missing = sorted(allowed - names)
     if missing:
@@ -217,7 +225,7 @@ def _names_in(path: Path) -> set[str]:
             raise CheckpointError(message) from error
         return set()  # not a zip file: torch.load, which allows nothing then, will say
     except pickle.UnpicklingError as error:
-        raise CheckpointError(f"{path} is refused: {error}, which networks do not need.\n{_ANYWAY}") from error
+        raise CheckpointError(f"{path} is refused: {error}, which networks do not need. {_ANYWAY}") from error
     except Exception as error:
         raise CheckpointError(f"{path} cannot be read as a checkpoint: {type(error).__name__}: {error}") from error
 

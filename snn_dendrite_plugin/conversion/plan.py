@@ -12,6 +12,7 @@ from torch import nn
 from .. import plugins
 from ..adapters.base import accepts
 from ..neurons.base import NeuronModel
+from ..suggest import did_you_mean
 from .report import ConvertedNeuron, SkippedNeuron
 from .start import check_host_arguments, no_place_for_current, start_arguments
 from .surgery import Found, count_parameters, has_lazy, hook_notes, place_of, reset_states, select
@@ -19,7 +20,11 @@ from .undo import Replaced, replaced
 from .weights import build_node
 from .wiring import WIRINGS, Rewiring, plan_wiring
 
-__all__ = ["Exchange", "build", "branch_count", "choose", "model_spec", "rewirings"]
+__all__ = ["Exchange", "NothingToConvert", "build", "branch_count", "choose", "model_spec", "rewirings"]
+
+
+class NothingToConvert(ValueError):
+    """The model has no neuron of a host."""
 
 
 @dataclasses.dataclass
@@ -39,7 +44,11 @@ def model_spec(to: str) -> plugins.ModelSpec:
         if to == spec.name or to in spec.host_names.values():
             return spec
     others = ", ".join(plugins.conversions())
-    raise ValueError(f"to is {to!r}; registered neuron models are {', '.join(specs)}; conversions are {others}")
+    known = [*specs, *(name for spec in specs.values() for name in spec.host_names.values()), *plugins.conversions()]
+    raise ValueError(
+        f"to is {to!r}; registered neuron models are {', '.join(specs)}; conversions are {others}"
+        f"{did_you_mean(to, known)}"
+    )
 
 
 def branch_count(
@@ -52,7 +61,9 @@ def branch_count(
     """
     if wiring not in WIRINGS:
         hint = "; 'partition' and 'expand' make the layer that 'fold' needs" if wiring == "fold" else ""
-        raise ValueError(f"wiring is {wiring!r}; it must be one of {', '.join(WIRINGS)}{hint}")
+        raise ValueError(
+            f"wiring is {wiring!r}; it must be one of {', '.join(WIRINGS)}{hint or did_you_mean(str(wiring), WIRINGS)}"
+        )
     if wiring == "shared":
         return None
     if not _has_branches(model_class):
@@ -84,8 +95,9 @@ def choose(
 ) -> tuple[list[Found], list[SkippedNeuron]]:
     """The neurons to convert, and the others with the reason."""
     if not neurons:
-        hosts = ", ".join(adapters) or "none (import the host before converting)"
-        raise ValueError(f"model {type(model).__name__} has no neuron of a host that is imported; hosts: {hosts}")
+        # A host that is not imported has no neuron in it.
+        hosts = ", ".join(dict.fromkeys(adapter.host for adapter in plugins.adapters().values()))
+        raise NothingToConvert(f"model {type(model).__name__} has no neuron of a host; hosts: {hosts}")
     listing = ", ".join(f"{item.name} ({item.kind})" for item in neurons)
     wanted = {id(item) for item in neurons}
     if include is not None:

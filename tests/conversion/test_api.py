@@ -288,7 +288,7 @@ def test_error_after_the_swap_takes_it_back(host, monkeypatch):
 def test_not_a_module_and_no_neurons():
     with pytest.raises(TypeError, match="model is list"):
         sdp.convert([Point()])
-    with pytest.raises(ValueError, match="Linear has no neuron of a host that is imported; hosts: .*toy"):
+    with pytest.raises(ValueError, match="Linear has no neuron of a host; hosts: .*toy"):
         sdp.convert(nn.Linear(2, 2))
 
 

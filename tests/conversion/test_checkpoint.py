@@ -184,12 +184,14 @@ def test_classes_of_the_users_own_are_allowed_by_name(tmp_path, monkeypatch):
     refused = convert("in.pt", "out.pt")
     assert refused.exit_code == 1
     assert "contains users_networks.Net, not known to be harmless" in refused.stderr
+    assert len(refused.stderr.splitlines()) == 1
     assert "--allow package.module.Class" in refused.stderr
     allowed = convert("in.pt", "out.pt", "--allow", "users_networks.Net")
     assert allowed.exit_code == 0, allowed.stderr
     assert type(torch.load("out.pt", weights_only=False).lif) is neuron.DendSN
     wrong = convert("in.pt", "out.pt", "--allow", "users_networks.Nets")
     assert wrong.exit_code == 1
+    assert "--allow users_networks.Nets is not in it; did you mean 'users_networks.Net'?" in wrong.stderr
     del sys.modules["users_networks"]
 
 
@@ -201,10 +203,10 @@ def test_classes_of_the_users_own_are_allowed_by_name(tmp_path, monkeypatch):
         (lambda path: torch.save({"a": torch.ones(1)}, path, _use_new_zipfile_serialization=False), "a state_dict"),
         (lambda path: torch.save({"epoch": 1}, path), "holds a dict with 'epoch', none of which is a network"),
         (lambda path: torch.save(torch.ones(3), path), "holds a Tensor, not a network"),
-        (lambda path: path.write_bytes(b"hello, no pickle"), "in.pt (cannot be read as a checkpoint|is refused)"),
-        (lambda path: path.write_bytes(b""), "cannot be read as a checkpoint"),
+        (lambda path: path.write_bytes(b"hello, no pickle"), "in.pt is no PyTorch checkpoint$"),
+        (lambda path: path.write_bytes(b""), "in.pt is no PyTorch checkpoint$"),
+        (lambda path: path.write_bytes(b"PK nothing"), "cannot be read as a checkpoint|is refused"),
         (lambda path: torch.save(nn.Linear(2, 2), path), "no neuron of a host"),
-        (lambda path: None, "in.pt does not exist"),
     ],
 )  # fmt: skip
 def test_files_without_a_network_to_convert(tmp_path, write, message):
@@ -238,15 +240,19 @@ def test_wrong_arguments(tmp_path):
     torch.save(network(), tmp_path / "in.pt")
     source, target = tmp_path / "in.pt", tmp_path / "out.pt"
     for arguments, message in (
+        ((tmp_path / "absent.pt", target), "absent.pt', which does not exist"),
         ((source, source), "is both the input and the output"),
         ((source, tmp_path / "absent" / "out.pt"), "there is no directory"),
-        ((source, target, "--to", "DendSM"), "registered neuron models are DendSN"),
+        (
+            (source, target, "--to", "DendSM"),
+            "registered neuron models are DendSN, LNM, TTFS; conversions are TTFS; did you mean 'DendSN'?",
+        ),
         ((source, target, "--set", "branches=0"), "branches is 0"),
         ((source, target, "--set", "branches"), "must read NAME=VALUE"),
         ((source, target, "--set", "strength_init=0.5"), "start='fresh'"),
     ):
         result = convert(*arguments)
-        assert result.exit_code == 1
+        assert result.exit_code == 2
         assert message in result.stderr
     assert not target.exists()
     assert convert(source, target, "--set", "strength_init=0.5", "--start", "fresh").exit_code == 0
