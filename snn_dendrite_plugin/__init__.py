@@ -19,6 +19,7 @@ from .hookspecs import hookimpl
 
 if TYPE_CHECKING:
     from .conversion.api import ConversionReport, convert, report, revert
+    from .figures.api import summary
     from .kernels.providers import use_provider
     from .neurons.base import Firing, NeuronModel
     from .neurons.finite import check_finite
@@ -37,6 +38,7 @@ __all__ = [
     "hookimpl",
     "report",
     "revert",
+    "summary",
     "use_provider",
 ]
 
@@ -48,6 +50,7 @@ _HOMES = {
     "NeuronModel": ".neurons.base",
     "report": ".conversion",
     "revert": ".conversion",
+    "summary": ".figures",
     "use_provider": ".kernels.providers",
 }
 

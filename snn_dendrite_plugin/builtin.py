@@ -15,6 +15,7 @@ _SUMMARIES = {
     "bench": "Time ours against the hosts' own neurons.",
     "run": "Run a training script unchanged, with its neurons swapped.",
     "convert": "Exchange the neurons in a checkpoint of a whole network.",
+    "summary": "Count a checkpoint's parameters, spikes and operations.",
     "zoo": "Build and convert every model of SpikingJelly's zoo.",
 }
 _SETTINGS = {"run": {"allow_interspersed_args": False}}  # what follows `run SCRIPT` is the script's

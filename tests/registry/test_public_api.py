@@ -22,6 +22,7 @@ PUBLIC = {
     "hookimpl",
     "report",
     "revert",
+    "summary",
     "use_provider",
 }
 

@@ -12,7 +12,7 @@ from typing import NamedTuple
 PACKAGE = "snn_dendrite_plugin"
 # What a room may import of ours; itself always. The package's own module is the room "".
 ROOMS: dict[str, set[str]] = {
-    "": {"activation", "hookspecs", "plugins", "conversion", "kernels", "neurons"},
+    "": {"activation", "figures", "hookspecs", "plugins", "conversion", "kernels", "neurons"},
     "__main__": {"cli"},
     "cli": {"", "builtin", "commands", "plugins"},
     "specs": {"kernels"},
@@ -41,6 +41,7 @@ ROOMS: dict[str, set[str]] = {
         "specs",
     },
     "conversion": {"adapters.base", "kernels", "neurons", "layers", "plugins", "specs", "suggest", "tables"},
+    "figures": {"conversion", "kernels", "tables"},
     "swap": {"adapters.base", "conversion", "plugins", "specs", "suggest"},
     "bench": {"", "conversion", "kernels", "neurons", "plugins", "suggest", "tables"},
     "demo": {"", "plotting"},
@@ -50,6 +51,7 @@ ROOMS: dict[str, set[str]] = {
         "bench",
         "conversion",
         "demo",
+        "figures",
         "kernels",
         "neurons",
         "plugins",
@@ -74,6 +76,7 @@ OUTSIDE: dict[str, set[str]] = {
     "adapters.nir": {"torch", "nir", "numpy"},
     "adapters.*": {"torch", "wrapt", "*"},
     "conversion": {"torch", "rich"},
+    "figures": {"torch", "rich"},
     "swap": {"torch"},
     "bench": {"torch", "matplotlib", "spikingjelly", "snntorch"},
     "demo": {"torch", "matplotlib", "sklearn", "spikingjelly", "snntorch"},
