@@ -12,11 +12,13 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from .. import plugins
 from ..kernels.dtypes import state_dtype
 from ..neurons.base import HOST_ARGUMENTS, Firing, NeuronModel, States
 
 __all__ = [
     "HostAdapter",
+    "Kit",
     "accepts",
     "learned_decay",
     "merged_signature",
@@ -42,6 +44,7 @@ class HostAdapter:
 
     def __init__(self) -> None:
         self.installed: dict[str, type] = {}
+        self.installed_layers: dict[str, type] = {}
         self._classes: dict[tuple[str, Any], type] = {}
 
     # -- registration ----------------------------------------------------------------------------------------------
@@ -61,25 +64,35 @@ class HostAdapter:
         """Undo :meth:`patch`."""
 
     def install(self, spec: Any) -> None:
-        """Show the model's classes in the host's namespaces."""
+        """Show a model's classes in the host's namespaces."""
         self.patch()
-        for name, cls in self.classes(spec).items():
-            for space in self.namespaces():
+        self._show(self.classes(spec), self.namespaces(), self.installed)
+
+    def install_layer(self, spec: Any) -> None:
+        """Show a layer, in the host's form, in the namespaces where users look for layers."""
+        classes = {spec.name_in(self.host): self.layer_class(spec)}
+        self._show(classes, self.layer_namespaces(), self.installed_layers)
+
+    def _show(self, classes: Mapping[str, type], spaces: Iterable[ModuleType], installed: dict[str, type]) -> None:
+        for name, cls in classes.items():
+            for space in spaces:
                 existing = getattr(space, name, None)
                 if existing is None:
                     setattr(space, name, cls)
                 elif existing is not cls:
                     log.debug("%s already has %s.%s: left as it is", self.host, space.__name__, name)
                     continue
-                self.installed[name] = cls
+                installed[name] = cls
 
     def uninstall(self) -> None:
         """Take every name out again and undo the patches."""
-        for name, cls in self.installed.items():
-            for space in self.namespaces():
-                if vars(space).get(name) is cls:
-                    delattr(space, name)
-        self.installed.clear()
+        shown = ((self.installed, self.namespaces()), (self.installed_layers, self.layer_namespaces()))
+        for installed, spaces in shown:
+            for name, cls in installed.items():
+                for space in spaces:
+                    if vars(space).get(name) is cls:
+                        delattr(space, name)
+            installed.clear()
         self.unpatch()
 
     def cached_class(self, name: str, spec: Any, build: Any) -> type:
@@ -90,14 +103,32 @@ class HostAdapter:
         return self._classes[key]
 
     def resolve(self, name: str) -> type:
-        """The node class called ``name`` in this host: for unpickling and ``from adapters.host import Name``."""
-        from ..plugins import models
-
-        tuple(self.namespaces())  # imports the host, which installs the models, before our modules that import it too
-        for spec in models().values():
+        """The class called ``name`` in this host: for unpickling and ``from adapters.host import Name``."""
+        for spec in plugins.models().values():
             if name in spec.names_in(self.host):
                 return self.classes(spec)[name]
-        raise AttributeError(f"no registered neuron model is called {name!r} in {self.host}")
+        for layer in plugins.layers().values():
+            if name == layer.name_in(self.host):
+                return self.layer_class(layer)
+        raise AttributeError(f"no registered neuron model or layer is called {name!r} in {self.host}")
+
+    # -- layers ----------------------------------------------------------------------------------------------------
+
+    def layer_namespaces(self) -> Iterable[ModuleType]:
+        """The host's modules in which users look for layers; where they look for neurons, unless it has another."""
+        return self.namespaces()
+
+    def layer_class(self, spec: Any) -> type:
+        """The host's form of a registered layer: the plain class, where users' layers are torch's own."""
+        return spec.load()
+
+    def layer(self, plain: nn.Module) -> nn.Module:
+        """The host's form of a stateless layer that takes one step ``[N, C, *]``; it shares the plain one's weights."""
+        return plain
+
+    def kit(self, steps: int) -> Kit:
+        """What a clock-driven network is built of in this host, ``steps`` time steps per window."""
+        return Kit(self, steps)
 
     # -- conversion ------------------------------------------------------------------------------------------------
 
@@ -123,9 +154,7 @@ class HostAdapter:
 
     def build(self, name: str, arguments: Mapping[str, Any]) -> nn.Module:
         """A node of the registered model ``name`` from :meth:`read`'s arguments and the user's."""
-        from ..plugins import models
-
-        specs = models()
+        specs = plugins.models()
         if name not in specs:
             raise ValueError(f"to is {name!r}; registered neuron models are {', '.join(specs)}")
         spec = specs[name]
@@ -135,7 +164,7 @@ class HostAdapter:
         """Give ``original`` what ``node``, which stood in for it, learned under another name: the decay."""
 
     def before_swap(self, root: nn.Module) -> None:
-        """Called on the model before neurons are exchanged, e.g. to clear their states."""
+        """Clear the states of the host's neurons in ``root``: before they are exchanged, and to reset a network."""
 
     def after_swap(self, root: nn.Module) -> None:
         """Called on the model after neurons were exchanged, e.g. to drop the host's caches."""
@@ -149,6 +178,35 @@ class HostAdapter:
     def channel_axis(self, module: nn.Module) -> int:
         """Axis of the channels in this neuron's input: 2 for sequences ``[T, N, C, *]``, 1 for steps ``[N, C, *]``."""
         return 2 if getattr(module, "step_mode", "s") == "m" else 1
+
+
+class Kit:
+    """What a clock-driven network is built of: a host's layers and ``TTFS`` nodes, and our clocked layers between.
+
+    Attributes:
+        steps: time steps per window.
+        sequences: whether all of it takes whole sequences ``[T, N, C, *]`` too, in ``step_mode`` ``"m"``; else a call
+            is one step.
+    """
+
+    sequences = False
+    node_options: Mapping[str, Any] = {}  # the host's arguments of a node that returns spikes and keeps its states
+
+    def __init__(self, adapter: HostAdapter, steps: int) -> None:
+        self.adapter, self.steps = adapter, steps
+
+    def layer(self, plain: nn.Module) -> nn.Module:
+        """The host's form of a stateless layer."""
+        return self.adapter.layer(plain)
+
+    def clocked(self, kind: type, *arguments: Any, **options: Any) -> nn.Module:
+        """A clocked layer, ``kind(steps, *arguments, **options)``, that the host's own functions can reset."""
+        return kind(self.steps, *arguments, **options)
+
+    def neuron(self, window: float, input_window: float, bias: Tensor | None) -> nn.Module:
+        """Neurons that fire once per window, which return their spikes alone."""
+        arguments = {"steps": self.steps, "window": window, "input_window": input_window, "bias": bias}
+        return self.adapter.build("TTFS", {**arguments, **self.node_options})
 
 
 # -- what a node hands to its model ------------------------------------------------------------------------------------

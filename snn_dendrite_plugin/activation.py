@@ -106,19 +106,25 @@ def _install_in(module: ModuleType | None) -> None:
             continue
         with _lock:
             _attached[spec.name] = adapter
-        for model in plugins.models().values():
-            host = functools.partial(_version, spec.host, module)
-            with _guarded(f"installing the {_named(model)} in {spec.host}", model) as work:
-                adapter.install(model)
+        host = functools.partial(_version, spec.host, module)
+        show_layer = getattr(adapter, "install_layer", None)  # an adapter need not show layers
+        items = [(model, adapter.install, "installed") for model in plugins.models().values()]
+        if show_layer is not None:
+            items += [(layer, show_layer, "installed_layers") for layer in plugins.layers().values()]
+        for item, install, shown in items:
+            with _guarded(f"installing the {_named(item)} in {spec.host}", item) as work:
+                install(item)
             if work.exception is not None:
-                _warn(f"adapter {spec.name!r} cannot install {_named(model)} in {host()}", work)
+                _warn(f"adapter {spec.name!r} cannot install {_named(item)} in {host()}", work)
                 continue
-            installed = getattr(adapter, "installed", None)
-            names = [] if installed is None else model.names_in(spec.host)
-            refused = [name for name in names if name not in installed and hasattr(module, name)]
+            installed = getattr(adapter, shown, None)
+            names = [] if installed is None else item.names_in(spec.host)
+            refused = [name for name in names if name not in installed]
+            if refused and shown == "installed":
+                refused = [name for name in refused if hasattr(module, name)]
             if refused:
                 taken = ", ".join(refused)
-                _warn(f"{_named(model)} is not shown in {host()}, which has a {taken} of its own: choose another name")
+                _warn(f"{_named(item)} is not shown in {host()}, which has a {taken} of its own: choose another name")
     if not _active:  # deactivated by another thread meanwhile
         _detach()
 
@@ -151,9 +157,9 @@ def _version(host: str, module: ModuleType) -> str:
         return f"{host} {getattr(package, '__version__', '(version unknown)')}"
 
 
-def _named(model: plugins.ModelSpec) -> str:
-    own = model.distribution in (None, plugins.DISTRIBUTION)
-    return f"neuron model {model.name!r}" + ("" if own else f" of {model.distribution}")
+def _named(item: plugins.ModelSpec | plugins.LayerSpec) -> str:
+    own = item.distribution in (None, plugins.DISTRIBUTION)
+    return f"{item.kind} {item.name!r}" + ("" if own else f" of {item.distribution}")
 
 
 def _guarded(what: str, spec: Any = None) -> Guarded:

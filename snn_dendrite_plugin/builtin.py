@@ -58,14 +58,14 @@ def snn_dendrite_register_adapters(register: Callable[..., None]) -> None:
         name="spikingjelly",
         host="spikingjelly",
         trigger="spikingjelly.activation_based.neuron",
-        target="snn_dendrite_plugin.adapters.spikingjelly:adapter",
+        target="snn_dendrite_plugin.adapters.spikingjelly.adapter:adapter",
         summary="models as nodes of spikingjelly.activation_based.neuron",
     )
     register(
         name="snntorch",
         host="snntorch",
         trigger="snntorch",
-        target="snn_dendrite_plugin.adapters.snntorch:adapter",
+        target="snn_dendrite_plugin.adapters.snntorch.adapter:adapter",
         summary="models as neurons of snntorch",
     )
 

@@ -59,7 +59,8 @@ def snn_dendrite_register_adapters(register: Callable[..., None]) -> None:
     ``target`` names an adapter object with ``install(spec)``, which adds the classes of one
     :class:`~snn_dendrite_plugin.plugins.ModelSpec` to the host, may be called again for the same spec and never
     overwrites a name of the host's own; ``uninstall()``, which removes all that was added and undoes every patch; and
-    ``installed``, a mapping of added names to classes. Conversion and ``snn-dendrite run`` ask it for more: derive from
+    ``installed``, a mapping of added names to classes. One that has ``install_layer(spec)`` too is asked to show the
+    registered layers. Conversion and ``snn-dendrite run`` ask it for more: derive from
     :class:`~snn_dendrite_plugin.adapters.base.HostAdapter`, which says what.
 
     Example:

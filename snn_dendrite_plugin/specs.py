@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 from collections.abc import Collection, Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any, ClassVar
@@ -121,6 +122,12 @@ class AdapterSpec(_Spec):
         if not isinstance(self.trigger, str) or not all(part.isidentifier() for part in self.trigger.split(".")):
             raise ValueError(f"trigger must be a module's full name, got {self.trigger!r}")
         check_target(self.target)
+
+    def load(self) -> Any:
+        """Import the host, whose import activates the adapter, and return the adapter object."""
+        if isinstance(self.target, str):
+            importlib.import_module(self.trigger)
+        return super().load()
 
 
 @dataclass(frozen=True)

@@ -1,145 +1,18 @@
-"""SpikingJelly: every registered neuron model as ``spikingjelly.activation_based.neuron.<Name>``."""
+"""SpikingJelly: every registered neuron model as ``spikingjelly.activation_based.neuron.<Name>``, layers in ``layer``.
+
+The classes are made on demand: editors and pickles look for them here.
+"""
 
 from __future__ import annotations
 
-import copy
-import math
-import sys
-from collections.abc import Mapping
+import importlib
 from typing import Any
-
-import torch
-from torch import nn
-
-from ..base import HostAdapter, learned_decay
-
-__all__ = ["SpikingJellyAdapter", "adapter", "new_node"]
-
-_OBSERVED = "save_v_LIFNode"  # SpikeDHS's: LIFNode's dynamics, and the mean potential before the spike kept for reading
-
-
-class SpikingJellyAdapter(HostAdapter):
-    """Nodes in ``spikingjelly.activation_based.neuron``, and what conversion needs to know of this host's neurons."""
-
-    host = "spikingjelly"
-
-    def namespaces(self):
-        from spikingjelly.activation_based import neuron
-
-        return (neuron,)
-
-    def classes(self, spec: Any) -> Mapping[str, type]:
-        from .shell import node_class
-
-        name = spec.name_in(self.host)
-        return {name: self.cached_class(name, spec, lambda: node_class(name, spec.load()))}
-
-    def install(self, spec: Any) -> None:
-        super().install(spec)
-        from .patches import register_neurons
-
-        register_neurons(self.installed[name] for name in self.classes(spec) if name in self.installed)
-
-    def patch(self) -> None:
-        from .patches import patches
-
-        patches.patch()
-
-    def unpatch(self) -> None:
-        from .patches import patches
-
-        patches.unpatch()
-
-    # -- conversion ------------------------------------------------------------------------------------------------
-
-    def _leaky(self) -> dict[type, str]:
-        from spikingjelly.activation_based import neuron
-
-        known = ("IFNode", "LIFNode", "ParametricLIFNode", "SimpleIFNode", "SimpleLIFNode")
-        found = {getattr(neuron, name): name for name in known if hasattr(neuron, name)}
-        zoo = sys.modules.get("spikingjelly.activation_based.model.spike_dhs")
-        if zoo is not None:
-            found[zoo.save_v_LIFNode] = _OBSERVED
-        return found
-
-    def is_neuron(self, module: nn.Module) -> bool:
-        from spikingjelly.activation_based import base, neuron
-
-        if isinstance(module, (neuron.BaseNode, getattr(neuron, "SimpleBaseNode", neuron.BaseNode))):
-            return True
-        return type(module).__module__.startswith(neuron.__name__) and isinstance(
-            module, (base.MemoryModule, base.StepModule)
-        )
-
-    def why_not(self, module: nn.Module) -> str | None:
-        from .shell import PluginNode
-
-        if isinstance(module, PluginNode):
-            return f"is already a {type(module).__name__}"
-        name = self._leaky().get(type(module))
-        if name == _OBSERVED and module.store_v_seq:
-            return "its v_seq holds means of the potential before the spike, which no other node records"
-        if name is not None:
-            return None
-        return f"{type(module).__name__} is not a leaky or perfect integrator: its dynamics would change"
-
-    def read(self, module: nn.Module) -> dict[str, Any]:
-        name = self._leaky()[type(module)]
-        arguments: dict[str, Any] = {
-            "v_threshold": module.v_threshold,
-            "v_reset": module.v_reset,
-            "surrogate_function": copy.deepcopy(module.surrogate_function),
-            "detach_reset": module.detach_reset,
-            "step_mode": module.step_mode,
-        }
-        if hasattr(module, "store_v_seq"):
-            arguments["store_v_seq"] = module.store_v_seq
-        if getattr(module, "backend", "torch") != "torch":  # before 2.0, where "torch" is the default and says nothing
-            arguments["backend"] = module.backend
-        if name == _OBSERVED:
-            arguments["v_before_spike"] = module.v_before_spike  # reported as what is not carried over
-        if name == "ParametricLIFNode":
-            arguments["tau"] = 1 / module.w.detach().double().sigmoid().item()
-            arguments["decay_input"] = module.decay_input
-            arguments["learn_beta"] = True
-        elif name.endswith("LIFNode"):
-            arguments["tau"], arguments["decay_input"] = module.tau, module.decay_input
-        else:
-            arguments["tau"], arguments["decay_input"] = math.inf, False
-        return arguments
-
-    def learned_back(self, original: nn.Module, node: nn.Module) -> None:
-        if self._leaky().get(type(original)) != "ParametricLIFNode":
-            return
-        decay = learned_decay(node.model, 1 - original.w.detach().sigmoid())
-        if decay is not None:
-            with torch.no_grad():
-                original.w.copy_(torch.logit(1 - decay))
-
-    def before_swap(self, root: nn.Module) -> None:
-        from spikingjelly.activation_based import functional
-
-        functional.reset_net(root)
-
-    def after_swap(self, root: nn.Module) -> None:
-        from spikingjelly.activation_based import functional
-
-        invalidate = getattr(functional, "invalidate_reset_cache", None)
-        if invalidate is not None:
-            for module in root.modules():
-                invalidate(module)
-
-
-adapter = SpikingJellyAdapter()
-
-
-def new_node(name: str) -> nn.Module:
-    """An empty node of the class called ``name``, for unpickling, also where the host is not imported yet."""
-    cls = adapter.resolve(name)
-    return cls.__new__(cls)
 
 
 def __getattr__(name: str) -> Any:
     if name.startswith("_"):
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    return adapter.resolve(name)
+    importlib.import_module(
+        "spikingjelly.activation_based.neuron"
+    )  # first: it installs the models, through the adapter
+    return importlib.import_module(".adapter", __name__).adapter.resolve(name)

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 from typing import Any
 
-from spikingjelly.activation_based import base, layer
-from torch import Tensor, nn
+from spikingjelly.activation_based import base
+from torch import nn
 
 from ...layers import TTFSEncoder, TTFSReadout, TTFSSpikeDecoder, TTFSSpikeMaxPool, TTFSSpikeScale
+from ..base import Kit
 
-__all__ = ["Kit"]
+__all__ = ["ClockedKit"]
 
 
 # MemoryModules, so that SpikingJelly's reset_net and set_step_mode take them for their own.
@@ -34,31 +35,12 @@ class SpikeScale(TTFSSpikeScale, base.MemoryModule):
 
 
 _CLOCKED = {kind.__mro__[1]: kind for kind in (Encoder, Readout, SpikeDecoder, SpikeMaxPool, SpikeScale)}
-_STEPWISE = (nn.Linear, nn.Conv1d, nn.Conv2d, nn.AvgPool1d, nn.AvgPool2d, nn.AdaptiveAvgPool1d, nn.AdaptiveAvgPool2d)
 
 
-class Kit:
-    """SpikingJelly's layers and neurons, in multi-step mode."""
+class ClockedKit(Kit):
+    """SpikingJelly's layers and neurons."""
 
-    def __init__(self, steps: int) -> None:
-        self.steps = steps
-
-    def layer(self, plain: nn.Module) -> nn.Module:
-        """The host's stateless layer of the same name, with the plain one's weights and options."""
-        name = type(plain).__name__
-        if isinstance(plain, nn.Flatten):
-            return layer.Flatten(plain.start_dim, plain.end_dim, step_mode="m")
-        assert type(plain) in _STEPWISE, name
-        made = getattr(layer, name).__new__(getattr(layer, name))
-        made.__dict__.update(plain.__dict__)
-        made.step_mode = "m"
-        return made
+    sequences = True
 
     def clocked(self, kind: type, *arguments: Any, **options: Any) -> nn.Module:
         return _CLOCKED[kind](self.steps, *arguments, **options)
-
-    def neuron(self, window: float, input_window: float, bias: Tensor | None) -> nn.Module:
-        from ...conversion.ttfs.clock import host_adapter
-
-        arguments = {"steps": self.steps, "window": window, "input_window": input_window, "bias": bias}
-        return host_adapter("spikingjelly").build("TTFS", {**arguments, "step_mode": "m"})

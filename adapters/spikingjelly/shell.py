@@ -13,7 +13,6 @@ from torch import Tensor, nn
 
 from ...neurons.base import Firing, NeuronModel
 from ..base import accepts, merged_signature, read_decay, say_slow, split_arguments, states_for, write_decay
-from . import new_node
 from .compat import HOST_OPTIONS, NodeBase
 from .surrogates import read_surrogate
 
@@ -205,10 +204,6 @@ class PluginNode(NodeBase):
         once = ", fire_once=True" if self.fire_once else ""
         tau = "" if self.tau is None else f", tau={self.tau}"
         return super().extra_repr() + tau + once
-
-    def __reduce__(self):
-        # A class resolved by name through the adapter, so that a fresh process can unpickle it.
-        return new_node, (type(self).__name__,), self.__dict__
 
 
 _HOST_SIGNATURE = inspect.Signature(

@@ -6,12 +6,11 @@ of ``torch.nn``, of the hosts and of this package, and refuses the rest before a
 
 from __future__ import annotations
 
-import contextlib
 import importlib
 import pickle
 import sys
 import tempfile
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -47,7 +46,6 @@ _OTHERS = frozenset(
         "torch.nn.parameter.UninitializedBuffer",
         "torch.nn.parameter.UninitializedParameter",
         "snn_dendrite_plugin.adapters.snntorch.surrogates.TableSpike",
-        "snn_dendrite_plugin.adapters.spikingjelly.new_node",
         "snn_dendrite_plugin.conversion.report.ConversionReport",
         "snn_dendrite_plugin.conversion.report.ConvertedNeuron",
         "snn_dendrite_plugin.conversion.report.SkippedNeuron",
@@ -208,8 +206,6 @@ def _harmless(path: Path, allow: Iterable[str]) -> list[Any]:
     missing = sorted(allowed - names)
     if missing:
         raise CheckpointError(f"--allow {missing[0]}: {path} contains no such name, but {', '.join(sorted(names))}")
-    if any(name.endswith(".new_node") for name in names):  # gives a node class by its name in the host
-        found += _node_classes()
     return [value for value in found if value is not torch.nn.Module]
 
 
@@ -253,17 +249,6 @@ def _resolve(name: str) -> Any:
         module, qualname = getattr(value, "__module__", None), getattr(value, "__qualname__", None)
         return value if f"{module}.{qualname}" == name else None
     return None
-
-
-def _node_classes() -> Iterator[type]:
-    from .. import plugins
-
-    for adapter in plugins.adapters().values():
-        if adapter.trigger in sys.modules:
-            loaded = adapter.load()
-            for spec in plugins.models().values():
-                with contextlib.suppress(Exception):  # a model that cannot be loaded is in no checkpoint that can
-                    yield from loaded.classes(spec).values()
 
 
 def _may_be_own(name: str) -> bool:

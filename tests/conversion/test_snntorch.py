@@ -208,7 +208,7 @@ def test_replaced_neurons_leave_the_hosts_list():
 
 def test_other_hosts_leave_the_model_alone(monkeypatch):
     pytest.importorskip("spikingjelly.activation_based.neuron")
-    from snn_dendrite_plugin.adapters.spikingjelly import adapter
+    from snn_dendrite_plugin.adapters.spikingjelly.adapter import adapter
 
     def fail(root):
         raise AssertionError("not a model of this host")

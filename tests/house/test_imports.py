@@ -10,15 +10,10 @@ from places import ROOT
 
 FOLDERS = {PACKAGE: ROOT / PACKAGE, f"{PACKAGE}.adapters": ROOT / "adapters", f"{PACKAGE}.kernels": ROOT / "kernels"}
 # Imports against the rules, and why they are there. One that is mended leaves the list.
-STRAY = {
-    f"{PACKAGE}.adapters.spikingjelly.clocked imports {PACKAGE}.conversion.ttfs.clock": "adapters offer no kit yet",
-    f"{PACKAGE}.conversion.ttfs.clock imports {PACKAGE}.adapters.spikingjelly.clocked": "adapters offer no kit yet",
-}
+STRAY: dict[str, str] = {}
 # Imports that close a circle, all of them inside a function.
 CIRCULAR = {
-    f"{PACKAGE}.adapters.spikingjelly.shell imports {PACKAGE}.adapters.spikingjelly": "classes made on first use",
     f"{PACKAGE}.bench.measure imports {PACKAGE}.bench.training": "the presets of one file are run by the other",
-    f"{PACKAGE}.conversion.ttfs.clock imports {PACKAGE}.conversion.ttfs.network": "the network goes on the clock",
 }
 
 

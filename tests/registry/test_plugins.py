@@ -13,7 +13,7 @@ from snn_dendrite_plugin import plugins
 
 OURS = dict.fromkeys(("DendSN", "LNM", "TTFS"), "snn-dendrite-plugin")
 THEIRS = dict.fromkeys(("QIF", "CLIF"), "sample-neurons")
-MODELS_HOOK = "snn_dendrite_register_models"
+MODELS_HOOK, LAYERS_HOOK = "snn_dendrite_register_models", "snn_dendrite_register_layers"
 
 
 def test_builtin_plugin_is_an_entry_point_like_any_other(describe):
@@ -29,7 +29,7 @@ def test_builtin_plugin_is_an_entry_point_like_any_other(describe):
 def test_sample_plugin_is_found(describe, sample):
     models, infos, caught = describe(sample)
     assert models == {**OURS, **THEIRS}
-    assert infos["sample"] == ["sample-neurons", "1.0", [MODELS_HOOK], None]
+    assert infos["sample"] == ["sample-neurons", "1.0", [LAYERS_HOOK, MODELS_HOOK], None]
     assert caught == []
 
 

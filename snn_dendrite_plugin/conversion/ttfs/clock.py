@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import dataclasses
-import importlib
 import operator
 from collections.abc import Callable
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor, fx, nn
 
+from ...adapters.base import Kit
 from ...kernels.ttfs import Settings
 from ...layers import (
     TTFSAdaptiveAvgPool,
@@ -31,38 +31,39 @@ from ...layers import (
     TTFSSpikeMaxPool,
     TTFSSpikeScale,
 )
+from ...layers.ttfs.clocked import Clocked
 from ...layers.ttfs.pooling import is_identity
 from ...neurons.base import Firing
 from ...neurons.ttfs import TTFS
 from ...plugins import adapters
-from .network import TTFSNetwork
+
+if TYPE_CHECKING:
+    from .network import TTFSNetwork
 
 __all__ = ["ClockDriven", "clock_driven"]
-
-HOSTS = (None, "spikingjelly", "snntorch")
 
 
 class ClockDriven(nn.Module):
     """A ReLU network in binary first spikes, made by :meth:`TTFSNetwork.clock_driven`.
 
-    ``forward`` takes images ``[N, C, *]``. In multi-step mode (the default, not in snnTorch) it runs all windows layer
-    by layer and returns the outputs ``[N, *]``. In single-step mode every call is one time step, all layers at once,
-    and returns the output's potential so far: the outputs after ``latency`` calls. :meth:`run` does what is right in
-    both.
+    ``forward`` takes images ``[N, C, *]``. In multi-step mode (the default in hosts that have it) it runs all windows
+    layer by layer and returns the outputs ``[N, *]``. In single-step mode every call is one time step, all layers at
+    once, and returns the output's potential so far: the outputs after ``latency`` calls. :meth:`run` does what is right
+    in both.
 
     It trains like any network of its host; the gradient is straight through the rounding of spike times to bins.
 
     Attributes:
         steps: time steps per window. windows: number of windows until the output is complete. latency: their product.
-        host: ``"spikingjelly"``, ``"snntorch"`` or None.
+        host: name of a host, or None.
+        sequences: whether the host has a multi-step mode; snnTorch has none.
         net: the layers, a :class:`torch.fx.GraphModule`.
     """
 
-    def __init__(self, net: fx.GraphModule, steps: int, windows: int, host: str | None) -> None:
+    def __init__(self, net: fx.GraphModule, steps: int, windows: int, host: str | None, sequences: bool) -> None:
         super().__init__()
-        self.net, self.steps, self.windows, self.host = net, steps, windows, host
-        if host == "snntorch":
-            self._set("s")
+        self.net, self.steps, self.windows, self.host, self.sequences = net, steps, windows, host, sequences
+        self._set("m" if sequences else "s")
 
     @property
     def latency(self) -> int:
@@ -76,8 +77,8 @@ class ClockDriven(nn.Module):
 
     @single_step.setter
     def single_step(self, value: bool) -> None:
-        if self.host == "snntorch" and not value:
-            raise ValueError("single_step is False, but snnTorch's neurons take one step per call")
+        if not self.sequences and not value:
+            raise ValueError(f"single_step is False, but the neurons of {self.host} take one step per call")
         self._set("s" if value else "m")
         self.reset()
 
@@ -89,9 +90,10 @@ class ClockDriven(nn.Module):
     def reset(self) -> None:
         """Reset all states: call it before every new input in single-step mode, as the host's own reset does."""
         for module in self.net.modules():
-            reset = getattr(module, "reset_mem", None) if self.host == "snntorch" else getattr(module, "reset", None)
-            if callable(reset):
-                reset()
+            if isinstance(module, (Clocked, _Node)):
+                module.reset()
+        if self.host is not None:
+            host_adapter(self.host).before_swap(self.net)
 
     def forward(self, x: Tensor) -> Tensor:
         return self.net(x)
@@ -141,38 +143,27 @@ class _Node(nn.Module):
         return spikes
 
 
-class _Plain:
-    """Layers for snnTorch (its users' layers are torch's own) and for no host."""
+class _TorchKit(Kit):
+    """Plain torch layers and the bare model, for no host; as :class:`~snn_dendrite_plugin.adapters.base.Kit`."""
 
-    def __init__(self, steps: int, host: str | None) -> None:
-        self.steps, self.host = steps, host
+    sequences = True
 
-    def layer(self, layer: nn.Module) -> nn.Module:
-        return layer if self.host == "snntorch" else _Stepwise(layer)
+    def __init__(self, steps: int) -> None:
+        self.steps = steps
 
-    def clocked(self, kind: type, *arguments: Any, **options: Any) -> nn.Module:
-        return kind(self.steps, *arguments, **options)
+    def layer(self, plain: nn.Module) -> nn.Module:
+        return _Stepwise(plain)
 
     def neuron(self, window: float, input_window: float, bias: Tensor | None) -> nn.Module:
-        if self.host is None:
-            return _Node(TTFS(self.steps, window, input_window, bias))
-        arguments = {"steps": self.steps, "window": window, "input_window": input_window, "bias": bias}
-        return host_adapter(self.host).build("TTFS", {**arguments, "init_hidden": True})
+        return _Node(TTFS(self.steps, window, input_window, bias))
 
 
 def host_adapter(host: str) -> Any:
-    """The registered adapter of a host, which is imported first so that its neurons are there."""
-    spec = next(spec for spec in adapters().values() if spec.host == host)
-    importlib.import_module(spec.trigger)
-    return spec.load()
-
-
-def _kit(steps: int, host: str | None) -> Any:
-    if host == "spikingjelly":
-        from ...adapters.spikingjelly.clocked import Kit
-
-        return Kit(steps)
-    return _Plain(steps, host)
+    """The registered adapter of a host, which is imported for the purpose."""
+    found = {spec.host: spec for spec in adapters().values()}
+    if host not in found:
+        raise ValueError(f"host is {host!r}; it must be one of {', '.join(map(repr, (None, *found)))}")
+    return found[host].load()
 
 
 @dataclasses.dataclass
@@ -190,17 +181,16 @@ class _Value:
 def clock_driven(network: TTFSNetwork, steps: int, host: str | None = None) -> ClockDriven:
     """See :meth:`TTFSNetwork.clock_driven`; raises ValueError for an unknown host, or a pooling that has no spikes."""
     Settings(steps)
-    if host not in HOSTS:
-        raise ValueError(f"host is {host!r}; it must be one of {', '.join(map(repr, HOSTS))}")
+    kit = _TorchKit(steps) if host is None else host_adapter(host).kit(steps)
     like = next(network.parameters())
-    net = _Builder(network, _kit(steps, host)).run().to(device=like.device, dtype=like.dtype)
-    return ClockDriven(net.train(network.training), steps, network.windows, host)
+    net = _Builder(network, kit).run().to(device=like.device, dtype=like.dtype)
+    return ClockDriven(net.train(network.training), steps, network.windows, host, kit.sequences)
 
 
 class _Builder:
     """Walks a time-coded graph; every layer becomes the host's, biases move into the neurons they feed."""
 
-    def __init__(self, network: TTFSNetwork, kit: Any) -> None:
+    def __init__(self, network: TTFSNetwork, kit: Kit) -> None:
         self.source, self.shapes, self.kit = network.graph_module, network.shapes, kit
         self.root, self.graph = nn.Module(), fx.Graph()
         self.values: dict[fx.Node, _Value] = {}

@@ -21,7 +21,7 @@ from .times import check_range, scale_input
 __all__ = ["TTFSEncoder", "TTFSReadout", "TTFSSpikeDecoder", "TTFSSpikeMaxPool", "TTFSSpikeScale"]
 
 
-class _Clocked(nn.Module):
+class Clocked(nn.Module):
     """Steps per window, step mode, and a state that :meth:`reset` clears."""
 
     def __init__(self, steps: int, step_mode: str) -> None:
@@ -58,7 +58,7 @@ class _Clocked(nn.Module):
         return f"steps={self.steps}, step_mode={self.step_mode!r}"
 
 
-class TTFSEncoder(_Clocked):
+class TTFSEncoder(Clocked):
     """Images to binary first spikes: ``x' = (x - low) / (high - low)`` fires in bin ``floor((1 - x') T)``, 0 never.
 
     Shapes: image ``[N, C, *]`` -> spikes ``[T, N, C, *]``; in step mode ``"s"`` the image at every step -> one step's
@@ -117,7 +117,7 @@ class TTFSEncoder(_Clocked):
         return spikes
 
 
-class TTFSReadout(DoubleBuffers, _Clocked):
+class TTFSReadout(DoubleBuffers, Clocked):
     """The output layer's potential at the end of each window; never fires.
 
     Shapes: currents ``[T, N, C, *]`` (a linear layer on binary spikes, without its bias) -> potentials ``[N, C, *]``;
@@ -189,7 +189,7 @@ class TTFSSpikeDecoder(TTFSReadout):
         super().__init__(steps, window, None, step_mode)
 
 
-class TTFSSpikeScale(_Clocked):
+class TTFSSpikeScale(Clocked):
     """A factor per channel on a spike stream, ``weight [C]``; state-free, the same in both step modes.
 
     Example::
@@ -208,7 +208,7 @@ class TTFSSpikeScale(_Clocked):
         return x * self.weight.to(x.dtype).reshape(-1, *[1] * trailing)
 
 
-class TTFSSpikeMaxPool(_Clocked):
+class TTFSSpikeMaxPool(Clocked):
     """Max pooling of binary first spikes that keeps one spike per window: the earliest neuron's train goes on whole.
 
     Pooling every step by itself would emit a spike for every neuron of the pool. The gradient goes to the neuron that

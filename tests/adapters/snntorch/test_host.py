@@ -16,7 +16,7 @@ snn = pytest.importorskip("snntorch")
 from snntorch import functional, surrogate, utils  # noqa: E402
 from snntorch.functional import quant  # noqa: E402
 
-from snn_dendrite_plugin.adapters.snntorch import adapter  # noqa: E402
+from snn_dendrite_plugin.adapters.snntorch.adapter import adapter  # noqa: E402
 from snn_dendrite_plugin.adapters.snntorch.surrogates import DEFAULT_SPIKE_GRAD, read_surrogate  # noqa: E402
 from snn_dendrite_plugin.kernels.surrogates import Surrogate  # noqa: E402
 
@@ -267,7 +267,7 @@ def test_replaced_neurons_are_forgotten_and_remembered():
 
 def test_names_are_taken_back_and_never_overwritten(monkeypatch):
     from snn_dendrite_plugin import plugins
-    from snn_dendrite_plugin.adapters.snntorch import SnnTorchAdapter
+    from snn_dendrite_plugin.adapters.snntorch.adapter import SnnTorchAdapter
 
     space = types.ModuleType("space")
     space.LNM = "the host's own"

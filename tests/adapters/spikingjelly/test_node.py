@@ -15,7 +15,7 @@ pytest.importorskip("spikingjelly")
 from spikingjelly.activation_based import base, functional, layer, monitor, neuron, surrogate
 
 import snn_dendrite_plugin as sdp
-from snn_dendrite_plugin.adapters.spikingjelly import adapter
+from snn_dendrite_plugin.adapters.spikingjelly.adapter import adapter
 from snn_dendrite_plugin.adapters.spikingjelly.surrogates import read_surrogate
 from snn_dendrite_plugin.kernels.surrogates import derivative
 
