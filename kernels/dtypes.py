@@ -26,9 +26,9 @@ class DoubleBuffers(nn.Module):
 
     in_double: Collection[str] = ()
 
-    def _apply(self, fn, recurse: bool = True):
+    def _apply(self, fn, *arguments):  # hosts' modules may take the function alone
         kept = {name: self._buffers[name] for name in self.in_double if self._buffers.get(name) is not None}
-        super()._apply(fn, recurse)
+        super()._apply(fn, *arguments)
         for name, value in kept.items():  # what lies on "meta" has no value to keep
             moved = self._buffers[name]
             self._buffers[name] = moved.double() if value.is_meta else value.to(moved.device)

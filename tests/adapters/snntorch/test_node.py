@@ -18,6 +18,7 @@ from snntorch_cases import ALL, AdaptiveNode, loop, make, make_sequence  # noqa:
 
 import snn_dendrite_plugin as sdp  # noqa: E402
 from snn_dendrite_plugin.adapters import snntorch as ours  # noqa: E402
+from snn_dendrite_plugin.adapters.snntorch.adapter import adapter  # noqa: E402
 from snn_dendrite_plugin.adapters.snntorch.factory import node_class  # noqa: E402
 
 # -- registration and signatures --------------------------------------------------------------------------------------
@@ -29,7 +30,7 @@ def test_classes_are_native_neurons():
         assert issubclass(cls, snn.SpikingNeuron)
         assert not issubclass(cls, snn.Leaky)
         assert cls.__module__ == "snn_dendrite_plugin.adapters.snntorch"
-        assert getattr(ours, name) is cls is ours.adapter.resolve(name)
+        assert getattr(ours, name) is cls is adapter.resolve(name)
         assert name in cls.__doc__
     with pytest.raises(AttributeError, match="no registered neuron model is called 'Nothing'"):
         ours.Nothing  # noqa: B018
