@@ -15,5 +15,5 @@ from typing import Any
 def __getattr__(name: str) -> Any:
     if name.startswith("_"):
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    importlib.import_module("snntorch")  # first: it installs the models, through the adapter
+    importlib.import_module("snntorch")  # first: it installs the models
     return importlib.import_module(".adapter", __name__).adapter.resolve(name)

@@ -12,7 +12,5 @@ from typing import Any
 def __getattr__(name: str) -> Any:
     if name.startswith("_"):
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    importlib.import_module(
-        "spikingjelly.activation_based.neuron"
-    )  # first: it installs the models, through the adapter
+    importlib.import_module("spikingjelly.activation_based.neuron")  # first: it installs the models
     return importlib.import_module(".adapter", __name__).adapter.resolve(name)

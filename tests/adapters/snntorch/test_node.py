@@ -32,7 +32,7 @@ def test_classes_are_native_neurons():
         assert cls.__module__ == "snn_dendrite_plugin.adapters.snntorch"
         assert getattr(ours, name) is cls is adapter.resolve(name)
         assert name in cls.__doc__
-    with pytest.raises(AttributeError, match="no registered neuron model is called 'Nothing'"):
+    with pytest.raises(AttributeError, match="no registered neuron model or layer is called 'Nothing'"):
         ours.Nothing  # noqa: B018
 
 
