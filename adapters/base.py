@@ -249,7 +249,8 @@ def states_for(
     states = []
     for i, (state, shape) in enumerate(zip(held, shapes, strict=True)):
         if isinstance(state, Tensor) and not afresh and tuple(state.shape) == shape:
-            states.append(state.to(x.device, dtype))
+            there = state.dtype == dtype and state.device == x.device
+            states.append(state if there else state.to(x.device, dtype))
         elif isinstance(state, (int, float)):
             states.append(x.new_full((), state, dtype=dtype).expand(shape))
         else:

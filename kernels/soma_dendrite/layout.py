@@ -53,14 +53,16 @@ class Layout:
         return self.sequence(spikes), (self.state(g.u, dtype), self.state(g.v, dtype)), u_sequence
 
     def empty(self, lead: tuple[int, ...], inner: tuple[int, ...], dtype: torch.dtype) -> Tensor:
-        """Uninitialised ``[*lead, *inner, L]`` in memory order, e.g. lead (T, N), inner (C,)."""
-        shape = (*lead, self.L, *inner) if self.channels_last else (*lead, *inner, self.L)
+        """Uninitialised ``[*lead, *inner, *]``, or ``[*lead, L, *inner]`` where the channels are innermost in memory.
+
+        E.g. lead (T, N), inner (C,). In the caller's shape at once where that is the order in memory: a result that is
+        a view takes time to make, and to make a tensor of its own.
+        """
+        shape = (*lead, self.L, *inner) if self.channels_last else (*lead, *inner, *self.rest)
         return torch.empty(shape, dtype=dtype, device=self.device)
 
     def shaped(self, s: Tensor | None, lead: int) -> Tensor | None:
         """A tensor from :meth:`empty`, back in the caller's shape; ``lead`` counts its leading dimensions."""
-        if s is None:
-            return None
-        if not self.channels_last:
-            return s if len(self.rest) == 1 else s.reshape(*s.shape[:-1], *self.rest)
+        if s is None or not self.channels_last:
+            return s
         return s.movedim(lead, -1).unflatten(-1, self.rest)
