@@ -51,8 +51,8 @@ class _Commands(OneManner, TyperGroup):
         return list(_commands())
 
     def get_command(self, ctx: Any, cmd_name: str) -> Any:
-        spec = _commands().get(cmd_name)
-        return None if spec is None else _Later(spec)
+        self.commands = {name: _Later(spec) for name, spec in _commands().items()}  # among which a typo is looked up
+        return self.commands.get(cmd_name)
 
 
 def _commands() -> dict[str, plugins.CommandSpec]:
