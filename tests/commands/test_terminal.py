@@ -13,7 +13,7 @@ import pytest
 import torch
 from typer.testing import CliRunner
 
-from snn_dendrite_plugin import cli
+from snn_dendrite_plugin import builtin, cli
 
 pty = pytest.importorskip("pty")
 import fcntl  # noqa: E402
@@ -21,7 +21,7 @@ import struct  # noqa: E402
 import termios  # noqa: E402
 
 SCRIPT = Path(sysconfig.get_path("scripts")) / "snn-dendrite"
-COMMANDS = ("demo", "list", "doctor", "bench", "run", "convert", "zoo")
+COMMANDS = [fields["name"] for fields in builtin.COMMANDS]
 
 
 def on_terminal(*command: str, cwd: Path, columns: int = 80) -> tuple[int, str]:
@@ -85,6 +85,7 @@ def test_tables_fit_80_columns_of_a_real_terminal(tmp_path, checkpoint):
         "doctor --check",
         "bench --preset sizes --rounds 5",
         f"convert {checkpoint} out.pt --set branches=2",
+        "summary out.pt --shape 2,1,16,16",
         "demo --quick --host snntorch",
     ]
     code, text = on_terminal(sys.executable, "-P", "-c", PROGRAM, ";".join(lines), cwd=tmp_path)
