@@ -11,9 +11,15 @@ input scale of the soma)::
 
     v_b <- alpha_b v_b + (gain_b x_b + offset_b)               b = 1..B
     y    = direct * sum_b x_b + sum_b strength_b f(v_b)        (shared: direct * x;  B = 0: y = direct * x)
-    h    = P(u) + y,   P(u) = theta_0 + theta_1 u' + ... + theta_K u'^K,   u' = clamp(u, clamp_low, clamp_high)
+    h    = P(u) + y,   P(u) = theta_0 + theta_1 u                                                    K <= 1
+                       P(u) = theta_0 + tail u + (theta_1 - tail) c + theta_2 c^2 + ... + theta_K c^K    K >= 2
+                       c = clamp(u, clamp_low, clamp_high),   tail = clamp(theta_1, -1, 1)
     s    = Theta(h - threshold)                                 strict: ``>``, else ``>=``
     u   <- reset of h
+
+Within the limits P is the polynomial of theta; beyond them it goes on as a line no steeper than 1, so that a potential
+grows by a bounded amount per step whatever theta is. Where theta_2 ... theta_K are 0 and \|theta_1\| <= 1 it is
+``theta_0 + theta_1 u`` to the last bit.
 
 Timing of the reset:
 

@@ -8,9 +8,9 @@ Per neuron and step, forward (``+`` additions, ``x`` multiplications, ``<`` comp
     f(v_b)                   as in ACTIVATIONS below, B times
     sum_b strength_b f(v_b)  B x*, B - 1 +*
     direct sum_b x_b         fold: B - 1 +;  1 x;  1 +* to join the branches' sum
-    clamp(u)                 2 <                             where a limit is finite
     P(u) + y, K = 1          3 +, 1 x                        u + (y - (1 - theta_1) (u - rest)), as hosts write the leak
     P(u) + y, K > 1          K + 1 +, 1 x, K - 1 x*          Horner's scheme
+        within limits        1 +, 1 x, 2 < more              c = clamp(u), and the line beyond
     h >= threshold           1 +, 1 <
     hard reset               2 +, 2 x                        (1 - s) h + s v_reset
     soft reset               1 +, 1 x                        h - s threshold
@@ -143,8 +143,6 @@ def _soma(steps: _Steps, p: Inputs, settings: Settings, n: int) -> None:
         steps.add("comparison", n, n, states=n)
         if settings.reset == "hard":
             _reset(steps, settings, n, threshold)
-    if math.isfinite(settings.clamp_low) or math.isfinite(settings.clamp_high):
-        steps.add("comparison", 2 * n, n, states=n, writes=n)
     if degree <= 1:
         steps.add("addition", n, n, states=n)  # u - rest
         steps.add("multiplication", n, n, _numel(p.theta), states=n)
@@ -155,6 +153,10 @@ def _soma(steps: _Steps, p: Inputs, settings: Settings, n: int) -> None:
             reads = n if i == 0 else 2 * n
             steps.add("multiplication", n, reads, p.theta.shape[0], states=reads, weighted=i > 0)
             steps.add("addition", n, n, p.theta.shape[0], states=n)
+        if math.isfinite(settings.clamp_low) or math.isfinite(settings.clamp_high):
+            steps.add("comparison", 2 * n, n, states=n, writes=n)
+            steps.add("multiplication", n, n, p.theta.shape[0], states=n)
+            steps.add("addition", n, n, n, states=2 * n)
         steps.add("addition", n, n, n, states=n)
     if delayed and settings.reset == "soft":
         _reset(steps, settings, n, threshold)

@@ -7,6 +7,7 @@ inputs; it also serves as the fallback on any device.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Collection
 
 import torch
@@ -29,19 +30,43 @@ def _like(parameter: Tensor, state: Tensor) -> Tensor:
     return parameter.reshape(1, *parameter.shape, *[1] * (state.dim() - 1 - parameter.dim()))
 
 
-def polynomial(u: Tensor, theta: Tensor) -> Tensor:
-    """Horner's scheme for ``sum_i theta_i u^i``; ``theta [C or 1, K + 1]``."""
+def _horner(u: Tensor, theta: Tensor) -> Tensor:
+    """``sum_i theta_i u^i`` for ``theta [C or 1, K + 1]``."""
     value = _like(theta[:, -1], u).expand_as(u)
     for i in range(theta.shape[1] - 2, -1, -1):
         value = value * u + _like(theta[:, i], u)
     return value
 
 
-def _polynomial_derivative(u: Tensor, theta: Tensor) -> Tensor:
-    if theta.shape[1] == 1:
-        return torch.zeros_like(u)
-    factors = torch.arange(1, theta.shape[1], dtype=theta.dtype, device=theta.device)
-    return polynomial(u, theta[:, 1:] * factors)
+def _tail_slope(theta: Tensor) -> Tensor:
+    """Slope of P beyond the limits, ``[C or 1]``: theta_1, not steeper than 1."""
+    slope = theta[:, 1]
+    return torch.where(slope.abs() > 1, slope.sign(), slope)  # where, not clamp: at 1 itself (IF) it passes a gradient
+
+
+def polynomial(u: Tensor, theta: Tensor, low: float, high: float) -> Tensor:
+    """P(u) for ``theta [C or 1, K + 1]``: a polynomial within the limits, a line beyond them (K > 1)."""
+    if theta.shape[1] <= 2 or low == -math.inf and high == math.inf:
+        return _horner(u, theta)
+    limited = u.clamp(low, high)
+    tail = _tail_slope(theta)
+    inner = torch.cat(((theta[:, 1] - tail).unsqueeze(1), theta[:, 2:]), dim=1)
+    return _horner(limited, inner) * limited + (_like(tail, u) * u + _like(theta[:, 0], u))
+
+
+def _polynomial_backward(u: Tensor, theta: Tensor, low: float, high: float) -> tuple[list[Tensor], Tensor]:
+    """Derivatives of P(u) by each theta, and by u."""
+    degree = theta.shape[1] - 1
+    limited = u.clamp(low, high) if degree > 1 else u
+    powers = [torch.ones_like(u)]
+    for _ in range(degree):
+        powers.append(powers[-1] * limited)
+    if degree <= 1:
+        return powers, _like(theta[:, 1], u).expand_as(u) if degree else torch.zeros_like(u)
+    powers[1] = torch.where(_like(theta[:, 1], u).abs() > 1, limited, u)
+    factors = torch.arange(1, degree + 1, dtype=theta.dtype, device=theta.device)
+    inside = (u > low) & (u < high)  # not the borders: torch.clamp's convention
+    return powers, torch.where(inside, _horner(limited, theta[:, 1:] * factors), _like(_tail_slope(theta), u))
 
 
 def _branches(x: Tensor, settings: Settings) -> Tensor:
@@ -97,7 +122,7 @@ def step(
     threshold = _like(p.threshold, u)
     r = owed(u, threshold, settings)
     u = carried(u, r, settings)
-    h = polynomial(u.clamp(settings.clamp_low, settings.clamp_high), p.theta) + y
+    h = polynomial(u, p.theta, settings.clamp_low, settings.clamp_high) + y
     h = charged(h, r, threshold, settings)
     s = fire(h - threshold).to(h.dtype)
     if settings.fire_once:
@@ -197,8 +222,7 @@ def _step_backward(x, u, v, fired, p: Inputs, settings: Settings, gs, gu, gv, su
     y, v_new = _dendrite(x, v, p, settings)
     r = _heaviside(u - threshold, settings) if delayed else 0.0
     carried = (1 - r) * u + r * settings.v_reset if delayed and hard else u
-    clamped = carried.clamp(settings.clamp_low, settings.clamp_high)
-    h = polynomial(clamped, p.theta) + y
+    h = polynomial(carried, p.theta, settings.clamp_low, settings.clamp_high) + y
     if delayed and soft:
         h = h - r * threshold
     allowed = 1 - fired if settings.fire_once else 1.0
@@ -221,12 +245,10 @@ def _step_backward(x, u, v, fired, p: Inputs, settings: Settings, gs, gu, gv, su
         g_threshold = g_threshold - gh * r
     sums["threshold"] += _sum_like(g_threshold, p.threshold)
 
-    power = gh
-    for i in range(p.theta.shape[1]):
-        sums["theta"][:, i] += _sum_like(power, p.theta[:, i])
-        power = power * clamped
-    inside = (carried >= settings.clamp_low) & (carried <= settings.clamp_high)
-    gu = gh * _polynomial_derivative(clamped, p.theta) * inside
+    by_theta, by_u = _polynomial_backward(carried, p.theta, settings.clamp_low, settings.clamp_high)
+    for i, derivative_i in enumerate(by_theta):
+        sums["theta"][:, i] += _sum_like(gh * derivative_i, p.theta[:, i])
+    gu = gh * by_u
     if delayed and hard:
         gu = gu * (1 - r)
 

@@ -97,10 +97,45 @@ class TestHandTraces:
         assert spikes == [0, 0]
         assert u == [0.9, 0.7391]
 
-    def test_clamp_limits_the_polynomial_argument(self):
-        # u=-3 clamped to -1: P = .5*1 = .5 with theta=(0,0,.5)
+    def test_beyond_the_limits_the_polynomial_goes_on_as_a_line(self):
+        # u=-3, c=-1: P = .1 - .5*3 + .25*1 + .125*1 = -1.025 | u=-1.025, c=-1: P = .1 - .5125 + .375 = -.0375
         s = Settings(clamp_low=-1.0, clamp_high=1.0)
-        assert trace(one_neuron([0.0], s, theta=(0.0, 0.0, 0.5), u=-3.0), s)[1] == [0.5]
+        assert trace(one_neuron([0.0, 0.0], s, theta=(0.1, 0.5, 0.25, -0.125), u=-3.0), s)[1] == [-1.025, -0.0375]
+
+    def test_the_line_is_not_steeper_than_1(self):
+        # u=-3, c=-1, tail 1: P = .1 - 3 + (1.5 - 1)*-1 + .5*1 - .25*-1 = -2.65; for -1.5: .1 + 3 + .5 + .5 + .25 = 4.35
+        s = Settings(clamp_low=-1.0, clamp_high=2.0, reset="none")
+        assert trace(one_neuron([0.0], s, theta=(0.1, 1.5, 0.5, -0.25), u=-3.0), s)[1] == [-2.65]
+        assert trace(one_neuron([0.0], s, theta=(0.1, -1.5, 0.5, -0.25), u=-3.0), s)[1] == [4.35]
+
+    @pytest.mark.parametrize("provider", ["torch", "cpu"])
+    def test_gradients_beyond_the_limits_and_on_their_border(self, provider):
+        # dP/du is the line's slope, dP/dtheta = (1, u, c^2, c^3), or c for theta_1 where the slope is limited
+        s = Settings(clamp_low=-1.0, clamp_high=1.0, reset="none", surrogate="heaviside")
+        rows = [((0.1, 0.5, 0.25, -0.125), -3.0, 0.5, [1, -3, 1, -1]), ((0.1, 1.5, 0.5, 0.25), -3.0, 1, [1, -1, 1, -1]),
+                ((0.1, 0.5, 0.25, -0.125), -1.0, 0.5, [1, -1, 1, -1]), ((0.0, 1.0, 0.0, 0.0), -3.0, 1, [1, -3, 1, -1]),
+                ((0.1, 0.5, 0.25, -0.125), -0.5, 0.15625, [1, -0.5, 0.25, -0.125])]  # fmt: skip
+        runs = TorchProvider() if provider == "torch" else cpu_provider
+        if runs.why_not(torch.device("cpu"), F64, s):
+            pytest.skip("no C++ library")
+        for theta, u, slope, by_theta in rows:
+            call = one_neuron([0.0], s, theta=theta, u=u)
+            found = runs.backward(call, s, torch.zeros(1, 1, 1, dtype=F64), torch.ones(1, 1, dtype=F64), None, None)
+            assert found.u.item() == slope
+            assert found.theta.flatten().tolist() == by_theta
+
+    def test_a_line_stays_the_line_to_the_last_bit(self):
+        u = 20 * torch.randn(1000, 1, generator=torch.Generator().manual_seed(0))
+        for theta in ([0.0, 0.95, 0.0, 0.0], [0.05, 1.0, 0.0], [0.3, -0.7, 0.0, 0.0, 0.0]):
+            line = u * theta[1] + theta[0]
+            assert torch.equal(polynomial(u, torch.tensor([theta]), -1.0, 1.0), line)
+
+    def test_no_theta_lets_a_potential_run_away(self):
+        s = Settings(clamp_low=-1.0, clamp_high=1.0, reset="soft")
+        u = trace(one_neuron([-1.0] * 2000, s, theta=(-0.5, 3.0, -4.0, 5.0)), s)[1]
+        assert min(u) > -(1 + 0.5 + 3 + 4 + 5) * 2000  # at most so much per step; without limits infinite in 6 steps
+        free = Settings(reset="soft")
+        assert not torch.isfinite(torch.tensor(trace(one_neuron([-1.0] * 10, free, theta=(-0.5, 3.0, -4.0, 5.0)), free)[1]))[-1]
 
     def test_fold_dendrite(self):
         # v1: .5*0+.4=.4 | .5*.4-.4=-.2 ; v2: 1 | .25*1+0=.25 ; leaky_relu ; k=(.5,.25), delta 0

@@ -11,6 +11,7 @@ typedef SD_STATE S;
 typedef SD_IO IO;
 typedef SD_G_IO G_IO;
 enum { NB = SD_BRANCHES > 0 ? SD_BRANCHES : 1, ROWS = 4 * SD_BRANCHES + SD_DEGREE + 3, DIRECT_ROW = 4 * SD_BRANCHES };
+enum { LINEAR = SD_DEGREE > 0 ? 1 : 0 };  // theta_1, which a constant has not
 
 #define SHAPE                                                                                                  \
   index_t T, index_t N, index_t C, index_t L, const IO *__restrict__ x, index_t x_t, index_t x_n, index_t x_c, \
@@ -71,10 +72,13 @@ SD_FN S step(const Parameters& p, const S* x, State& state, S& h) {
     y += p.strength[k] * activate<SD_ACTIVATION>(state.v[k], slope);
   }
   const S r = pending<SD_RESET, SD_TIMING>(state.u, p.level);
-  const S c = clamped(carried<SD_RESET, SD_TIMING>(state.u, r, p.v_reset), p.low, p.high);
+  const S raw = carried<SD_RESET, SD_TIMING>(state.u, r, p.v_reset), c = clamped(raw, p.low, p.high);
+  const S tail = SD_DEGREE > 1 ? tail_slope(p.theta[LINEAR]) : S(0);
   h = p.theta[SD_DEGREE];
 #pragma unroll
-  for (int k = SD_DEGREE - 1; k >= 0; --k) h = h * c + p.theta[k];
+  for (int k = SD_DEGREE - 1; k >= 1; --k) h = h * c + (k == 1 ? p.theta[k] - tail : p.theta[k]);
+  if (SD_DEGREE == 1) h = h * raw + p.theta[0];
+  if (SD_DEGREE > 1) h = h * c + (tail * raw + p.theta[0]);
   h = subtract_pending<SD_RESET, SD_TIMING>(h + y, r, p.threshold);
   S s = h >= p.level ? S(1) : S(0);
   if (SD_ONCE) {
@@ -129,12 +133,13 @@ SD_FN void step_backward(const Parameters& p, const S* x, const State& before, c
   S power = gh, slope = 0;
 #pragma unroll
   for (int k = 0; k <= SD_DEGREE; ++k) {
-    sums[DIRECT_ROW + 1 + k] += power;
+    sums[DIRECT_ROW + 1 + k] += k == 1 ? gh * (SD_DEGREE > 1 ? by_theta1(raw, c, p.theta[LINEAR]) : raw) : power;
     power *= c;
   }
 #pragma unroll
   for (int k = SD_DEGREE; k >= 1; --k) slope = slope * c + S(k) * p.theta[k];
-  gu = carry_backward<SD_RESET, SD_TIMING>(gh * slope, raw, r, p.low, p.high);
+  if (SD_DEGREE > 1) slope = slope_at(slope, raw, p.low, p.high, tail_slope(p.theta[LINEAR]));
+  gu = carry_backward<SD_RESET, SD_TIMING>(gh * slope, r);
   S sum = 0;
 #pragma unroll
   for (int k = 0; k < SD_FAN; ++k) {

@@ -130,9 +130,12 @@ static void soma_forward(int n, const SomaParameters<S>& p, const S* u, const S*
     S h;
     if constexpr (K == 0) h = h_out[i];
     else {
-      const S c = clamped(carried<R, W>(u[i], r, v_reset), low, high);
-      if constexpr (K == 1) h = theta1[i] * c + theta0[i];
-      else h = ((theta3[i] * c + theta2[i]) * c + theta1[i]) * c + theta0[i];
+      const S raw = carried<R, W>(u[i], r, v_reset);
+      if constexpr (K == 1) h = theta1[i] * raw + theta0[i];
+      else {
+        const S c = clamped(raw, low, high), tail = tail_slope(theta1[i]);
+        h = ((theta3[i] * c + theta2[i]) * c + (theta1[i] - tail)) * c + (tail * raw + theta0[i]);
+      }
     }
     h = subtract_pending<R, W>(h + y[i], r, threshold[i]);
     const S s = (h >= level[i] ? S(1) : S(0)) * (S(1) - fired[i]);
@@ -150,10 +153,10 @@ static void neuron_forward(int n, int B, const BranchParameters<S>* p, const Som
                            const S* u, const S* fired, S* h_out, S* s_out, S* u_out) {
   typedef Uniform<S> P;
   const P threshold(of.threshold), level(of.level), theta0(of.theta), theta1(of.theta + of.width);
-  const S v_reset = of.v_reset, low = of.low, high = of.high;
+  const S v_reset = of.v_reset;
   const auto soma = [=](int i, S y) __attribute__((always_inline)) {
-    const S r = pending<R, W>(u[i], level[i]), c = clamped(carried<R, W>(u[i], r, v_reset), low, high);
-    const S h = subtract_pending<R, W>(theta1[i] * c + theta0[i] + y, r, threshold[i]);
+    const S r = pending<R, W>(u[i], level[i]);
+    const S h = subtract_pending<R, W>(theta1[i] * carried<R, W>(u[i], r, v_reset) + theta0[i] + y, r, threshold[i]);
     const S s = (h >= level[i] ? S(1) : S(0)) * (S(1) - fired[i]);
     h_out[i] = h;
     s_out[i] = s;
@@ -169,7 +172,7 @@ static void neuron_forward(int n, int B, const BranchParameters<S>* p, const Som
   else run(Group<0, 1>());
 }
 
-// P(u) of any degree, into h
+// P(u) of any degree but 1, into h
 template <int R, int W, class P, class S>
 static void polynomial_forward(int n, const SomaParameters<S>& p, const S* u, S* c, S* h) {
   const P level(p.level), top(p.theta + p.degree * p.width);
@@ -178,9 +181,15 @@ static void polynomial_forward(int n, const SomaParameters<S>& p, const S* u, S*
     c[i] = clamped(carried<R, W>(u[i], pending<R, W>(u[i], level[i]), v_reset), low, high);
     h[i] = top[i];
   }
-  for (int k = p.degree - 1; k >= 0; --k) {
+  if (p.degree == 0) return;
+  for (int k = p.degree - 1; k >= 2; --k) {
     const P theta(p.theta + k * p.width);
     SD_LANES h[i] = h[i] * c[i] + theta[i];
+  }
+  const P theta0(p.theta), theta1(p.theta + p.width);
+  SD_LANES {
+    const S raw = carried<R, W>(u[i], pending<R, W>(u[i], level[i]), v_reset), tail = tail_slope(theta1[i]);
+    h[i] = (h[i] * c[i] + (theta1[i] - tail)) * c[i] + (tail * raw + theta0[i]);
   }
 }
 
@@ -229,18 +238,20 @@ static void soma_backward(int n, const SomaParameters<S>& p, const S* gs, S* gu,
     S of_threshold;
     const S g =
         fire_backward<R, W, DETACH>(gs[i], gu[i], h[i], s, r, sg[i], allowed, threshold[i], v_reset, of_threshold);
-    const S raw = carried<R, W>(u[i], r, v_reset), x = clamped(raw, low, high);
+    const S raw = carried<R, W>(u[i], r, v_reset);
     S slope = theta1[i];
     SD_ADD(total, g_threshold, of_threshold);
     SD_ADD(t0, g0, g);
-    SD_ADD(t1, g1, g * x);
-    if constexpr (K == 3) {
-      slope = (S(3) * theta3[i] * x + S(2) * theta2[i]) * x + slope;
-      SD_ADD(t2, g2, g * x * x);
-      SD_ADD(t3, g3, g * x * x * x);
+    if constexpr (K == 1) SD_ADD(t1, g1, g * raw);
+    else {
+      const S c = clamped(raw, low, high);
+      slope = slope_at((S(3) * theta3[i] * c + S(2) * theta2[i]) * c + slope, raw, low, high, tail_slope(theta1[i]));
+      SD_ADD(t1, g1, g * by_theta1(raw, c, theta1[i]));
+      SD_ADD(t2, g2, g * c * c);
+      SD_ADD(t3, g3, g * c * c * c);
     }
     gh[i] = g;
-    gu[i] = carry_backward<R, W>(g * slope, raw, r, low, high);
+    gu[i] = carry_backward<R, W>(g * slope, r);
   }
   if (!P::LANES) {
     *g_threshold.sum += double(total), *g0.sum += double(t0), *g1.sum += double(t1);
@@ -248,11 +259,11 @@ static void soma_backward(int n, const SomaParameters<S>& p, const S* gs, S* gu,
   }
 }
 
-// gu (of u before the step) from gh, and the gradients of theta, for a polynomial of any degree
+// gu (of u before the step) from gh, and the gradients of theta, for a polynomial of any degree but 1
 template <int R, int W, class P, class S>
 static void polynomial_backward(int n, const SomaParameters<S>& p, const S* gh, const S* u, S* c, S* power, S* gu,
                                 const Sum<S>* g_theta) {
-  const P level(p.level);
+  const P level(p.level), theta1(p.theta + (p.degree ? p.width : 0));
   const S v_reset = p.v_reset, low = p.low, high = p.high;
   SD_LANES {
     c[i] = clamped(carried<R, W>(u[i], pending<R, W>(u[i], level[i]), v_reset), low, high);
@@ -265,9 +276,10 @@ static void polynomial_backward(int n, const SomaParameters<S>& p, const S* gh, 
 #pragma omp simd reduction(+ : total)
     for (int i = 0; i < n; ++i) {
       SD_ADD(total, g, power[i]);
-      power[i] *= c[i];
+      power[i] *= k == 0 ? by_theta1(carried<R, W>(u[i], pending<R, W>(u[i], level[i]), v_reset), c[i], theta1[i]) : c[i];
     }
     if (!P::LANES) *g.sum += double(total);
+    if (k == 1) SD_LANES power[i] = gh[i] * c[i] * c[i];
   }
   for (int k = p.degree; k >= 1; --k) {
     const P theta(p.theta + k * p.width);
@@ -275,8 +287,9 @@ static void polynomial_backward(int n, const SomaParameters<S>& p, const S* gh, 
     SD_LANES gu[i] = gu[i] * c[i] + factor * theta[i];
   }
   SD_LANES {
-    const S r = pending<R, W>(u[i], level[i]);
-    gu[i] = carry_backward<R, W>(gh[i] * gu[i], carried<R, W>(u[i], r, v_reset), r, low, high);
+    const S r = pending<R, W>(u[i], level[i]), raw = carried<R, W>(u[i], r, v_reset);
+    if (p.degree) gu[i] = slope_at(gu[i], raw, low, high, tail_slope(theta1[i]));
+    gu[i] = carry_backward<R, W>(gh[i] * gu[i], r);
   }
 }
 

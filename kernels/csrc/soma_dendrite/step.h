@@ -183,7 +183,7 @@ SD_FN S pending(S u, S level) {
   return S(0);
 }
 
-// What the polynomial is applied to, before and after the clamp.
+// What the polynomial is applied to, before and after the limits.
 template <int R, int W, class S>
 SD_FN S carried(S u, S r, S v_reset) {
   if constexpr (delayed<R, W> && R == RESET_HARD) return r != S(0) ? v_reset : u;
@@ -193,6 +193,24 @@ template <class S>
 SD_FN S clamped(S u, S low, S high) {
   const S c = u < low ? low : u;
   return c > high ? high : c;
+}
+
+// Slope of a polynomial of degree 2 or more beyond its limits: theta_1, not steeper than 1.
+template <class S>
+SD_FN S tail_slope(S theta1) {
+  return clamped(theta1, S(-1), S(1));
+}
+
+// dP/du from P's derivative at c, the limited u. The borders belong to the line, as with torch.clamp.
+template <class S>
+SD_FN S slope_at(S slope, S u, S low, S high, S tail) {
+  return u > low && u < high ? slope : tail;
+}
+
+// dP/dtheta_1, from u and the limited u
+template <class S>
+SD_FN S by_theta1(S u, S c, S theta1) {
+  return theta1 >= S(-1) && theta1 <= S(1) ? u : c;
 }
 
 // h from P(u) + y
@@ -234,10 +252,9 @@ SD_FN S fire_backward(S gs, S gu, S h, S s, S r, S sg, S allowed, S threshold, S
   return gh;
 }
 
-// The gradient of u before the step from that of the clamped argument.
+// The gradient of u before the step from that of P's argument.
 template <int R, int W, class S>
-SD_FN S carry_backward(S g, S c, S r, S low, S high) {
-  g = (c >= low && c <= high) ? g : S(0);
+SD_FN S carry_backward(S g, S r) {
   if constexpr (delayed<R, W> && R == RESET_HARD) return r != S(0) ? S(0) : g;
   return g;
 }

@@ -108,7 +108,7 @@ def heaviside(x, S: tl.constexpr):
 
 @triton.jit
 def carry(u, parameters, S: tl.constexpr):
-    """The delayed reset: r, u after a hard one, and that clamped, the polynomial's argument."""
+    """The delayed reset: r, u after a hard one, and that within the polynomial's limits."""
     alpha, gain, offset, strength, direct, theta, threshold, v_reset, low, high = parameters
     r = tl.zeros_like(u)
     if S.delayed:
@@ -121,6 +121,13 @@ def carry(u, parameters, S: tl.constexpr):
         clamped = tl.where(clamped < low, low, clamped)
         clamped = tl.where(clamped > high, high, clamped)
     return r, carried, clamped
+
+
+@triton.jit
+def tail_slope(theta_1):
+    """Slope of a polynomial of degree 2 or more beyond its limits: theta_1, not steeper than 1."""
+    tail = tl.where(theta_1 < -1.0, -1.0, theta_1)
+    return tl.where(tail > 1.0, 1.0, tail)
 
 
 @triton.jit
@@ -153,8 +160,15 @@ def advance(x, u, v, fired, parameters, S: tl.constexpr):
         y = y + dendrite
     r, carried, clamped = carry(u, parameters, S)
     h = theta[LAST] + tl.zeros_like(u)
-    for i in tl.static_range(LAST - 1, -1, -1):
-        h = h * clamped + theta[i]
+    if LAST == 1 or not S.clamp:
+        for i in tl.static_range(LAST - 1, -1, -1):
+            h = h * carried + theta[i]
+    else:
+        tail = tail_slope(theta[1])
+        for i in tl.static_range(LAST - 1, 1, -1):
+            h = h * clamped + theta[i]
+        h = h * clamped + (theta[1] - tail)
+        h = h * clamped + (tail * carried + theta[0])
     h = h + y
     if S.delayed_soft:
         h = h - r * threshold[0]
@@ -208,14 +222,19 @@ def retreat(gs, gu, gv, sums, x, summed, u, v, v_new, fired, h, a, b, parameters
     power = gh
     g_theta = ()
     for i in tl.static_range(LAST + 1):
-        g_theta = g_theta + (sums[S.at_theta + i] + power,)
+        amount = power
+        if i == 1:
+            amount = gh * carried
+            if LAST > 1 and S.clamp:
+                amount = tl.where((theta[1] >= -1.0) & (theta[1] <= 1.0), amount, power)
+        g_theta = g_theta + (sums[S.at_theta + i] + amount,)
         power = power * clamped
     slope = tl.zeros_like(gu)
     for i in tl.static_range(LAST, 0, -1):
         slope = tl.fma(slope, clamped, i * theta[i])
+    if LAST > 1 and S.clamp:
+        slope = tl.where((carried > low) & (carried < high), slope, tail_slope(theta[1]))
     gu = gh * slope
-    if S.clamp:
-        gu = tl.where((carried >= low) & (carried <= high), gu, 0.0)
     if S.delayed_hard:
         gu = gu * (1.0 - r)
 
