@@ -18,7 +18,7 @@ input scale of the soma)::
     u   <- reset of h
 
 Within the limits P is the polynomial of theta; beyond them it goes on as a line no steeper than 1, so that a potential
-grows by a bounded amount per step whatever theta is. Where theta_2 ... theta_K are 0 and \|theta_1\| <= 1 it is
+grows by a bounded amount per step whatever theta is. Where theta_2 ... theta_K are 0 and abs(theta_1) <= 1 it is
 ``theta_0 + theta_1 u`` to the last bit.
 
 Timing of the reset:

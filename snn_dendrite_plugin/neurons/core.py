@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import math
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -15,13 +14,14 @@ from ..kernels.dtypes import DoubleBuffers, state_dtype
 from ..kernels.soma_dendrite import Inputs, Settings, soma_dendrite
 from ..kernels.surrogates import Surrogate
 from .base import Firing, FiringStep, NeuronModel, States
+from .polynomial import PolynomialSoma
 
 __all__ = ["SomaDendriteModel"]
 
 Values = float | Sequence[float] | Tensor
 
 
-class SomaDendriteModel(DoubleBuffers, NeuronModel):
+class SomaDendriteModel(PolynomialSoma, DoubleBuffers, NeuronModel):
     """A model that is a setting of the fused core: names its parameters, holds them, hands them over.
 
     A fixed parameter is a float64 buffer that keeps its precision when the module changes dtype (so that a converted
@@ -151,6 +151,8 @@ class SomaDendriteModel(DoubleBuffers, NeuronModel):
         column = decay_column(beta)
         key = self._declared["beta" if "beta" in self._declared else "theta"]
         row = torch.logit(column, eps=1e-6) if key == "beta_logit" else soma_row(column, self.rest, 1)
+        if key == "theta":
+            row = row / self.theta_units()[:2]
         if key in self._templates:
             if len(row) > 1:
                 raise ValueError(f"beta has {len(row)} values, but the channels are not known yet; pass one value")
@@ -173,14 +175,14 @@ class SomaDendriteModel(DoubleBuffers, NeuronModel):
 
     @torch.no_grad()
     def set_rest(self, rest: float) -> None:
-        """Set the potential that the soma leaks to, in place: theta_0 = (1 - decay) rest."""
+        """Set the potential that the soma leaks to, in place: the constant of P becomes (1 - decay) rest."""
         self.rest = float(rest)
         if "theta" in self._templates:
             row = self._templates["theta"]
-            self._templates["theta"] = ((1 - row[1]) * self.rest, *row[1:])
+            self._templates["theta"] = ((1 - row[1]) * self.rest / self.theta_scale, *row[1:])
         elif "beta" not in self._declared:
             theta = self._writable("theta")
-            theta[:, 0] = (1 - theta[:, 1]) * self.rest
+            theta[:, 0] = (1 - theta[:, 1]) * self.rest / self.theta_scale
 
     def set_decay_input(self, decay_input: bool) -> None:
         """Scale the input by 1 - decay, or not, from now on."""
@@ -338,16 +340,3 @@ def decay_column(beta: Values) -> Tensor:
     if not holds((column >= 0) & (column <= 1)):
         raise ValueError(f"beta is {beta!r}; a decay per step must lie between 0 and 1")
     return column
-
-
-def clamp_limits(clamp: tuple[float, float] | None) -> tuple[float, float]:
-    """``(low, high)`` of the clamp of P's argument; unbounded for None."""
-    if clamp is None:
-        return -math.inf, math.inf
-    try:
-        low, high = (float(limit) for limit in clamp)
-    except (TypeError, ValueError):
-        low = high = math.nan
-    if not low < high:
-        raise ValueError(f"clamp is {clamp!r}; it must be (low, high) with low < high, in units of the potential")
-    return low, high

@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 
 from ..kernels.activations import ACTIVATIONS, Function, name_of
-from .core import SomaDendriteModel, Values, clamp_limits, decay_column, soma_row
+from .core import SomaDendriteModel, Values, decay_column, soma_row
 
 __all__ = ["DendSN"]
 
@@ -64,7 +64,7 @@ class DendSN(SomaDendriteModel):
         learn_beta: learn it, kept in (0, 1); with a higher degree theta is learned in any case, and beta in it.
         decay_input: rho = 1 - beta instead of 1; None: yes in ``shared``, no in ``fold``.
         rest: potential the soma leaks to.
-        clamp: ``(low, high)`` limits of P's argument, off by default.
+        clamp, theta_scale: limits of P's nonlinear terms and size of their coefficients (degree > 1), as in LNM.
 
     Raises:
         ValueError: an argument out of its range; the message names it.
@@ -103,7 +103,8 @@ class DendSN(SomaDendriteModel):
         learn_beta: bool = False,
         decay_input: bool | None = None,
         rest: float = 0.0,
-        clamp: tuple[float, float] | None = None,
+        clamp: tuple[float, float] | None = (-1.0, 1.0),
+        theta_scale: float = 0.125,
     ) -> None:
         super().__init__(per_channel, channels)
         if isinstance(branches, bool) or not isinstance(branches, int) or branches < 1:
@@ -121,7 +122,6 @@ class DendSN(SomaDendriteModel):
         self.branches, self.wiring, self.activation, self.strength_mode = branches, wiring, activation, strength
         self.decay_input = shared if decay_input is None else decay_input
         self.scale_branch_input = shared if scale_branch_input is None else scale_branch_input
-        self.clamp_low, self.clamp_high = clamp_limits(clamp)
         if alpha is None:
             alpha = spread_decays(branches) if shared else 0.5
         if strength_init is None:
@@ -139,7 +139,9 @@ class DendSN(SomaDendriteModel):
         if self.learn_beta:
             self._declare("beta", decay_column(beta), 1, learn=True, unit=True)
         else:
-            self._declare("theta", row, degree + 1, learn=degree > 1)
+            if degree == 1:  # fixed, and a line within any limits
+                clamp, theta_scale = None, 1.0
+            self.declare_theta(row, None, degree > 1, theta_scale, clamp)
             self._scale_input(beta)
 
     def state_shapes(self, shape):
@@ -187,7 +189,7 @@ class DendSN(SomaDendriteModel):
             theta = torch.cat(((1 - beta) * self.rest, beta), dim=1)
             scale = 1 - beta if self.decay_input else 1.0
         else:
-            theta, scale = self.value_of("theta", dtype), self.input_scale
+            theta, scale = self.polynomial_coefficients(dtype), self.input_scale
             scale = scale.to(dtype) if isinstance(scale, Tensor) else scale
         if isinstance(scale, Tensor):
             strength, direct = strength * scale, direct * scale[:, 0]
@@ -201,7 +203,8 @@ class DendSN(SomaDendriteModel):
     def extra_repr(self) -> str:
         parts = [f"branches={self.branches}", f"wiring={self.wiring}", f"activation={name_of(self.activation)}"]
         parts.append(f"strength={self.strength_mode}")
-        parts += [f"degree={self.degree}"] * (self.degree > 1) + ["per_channel"] * self.per_channel
+        parts += [f"degree={self.degree}", *self.limits_repr()] if self.degree > 1 else []
+        parts += ["per_channel"] * self.per_channel
         return ", ".join(parts)
 
     # -- what conversion asks --------------------------------------------------------------------------------------

@@ -276,7 +276,8 @@ static void polynomial_backward(int n, const SomaParameters<S>& p, const S* gh, 
 #pragma omp simd reduction(+ : total)
     for (int i = 0; i < n; ++i) {
       SD_ADD(total, g, power[i]);
-      power[i] *= k == 0 ? by_theta1(carried<R, W>(u[i], pending<R, W>(u[i], level[i]), v_reset), c[i], theta1[i]) : c[i];
+      power[i] *=
+          k == 0 ? by_theta1(carried<R, W>(u[i], pending<R, W>(u[i], level[i]), v_reset), c[i], theta1[i]) : c[i];
     }
     if (!P::LANES) *g.sum += double(total);
     if (k == 1) SD_LANES power[i] = gh[i] * c[i] * c[i];

@@ -160,7 +160,7 @@ def advance(x, u, v, fired, parameters, S: tl.constexpr):
         y = y + dendrite
     r, carried, clamped = carry(u, parameters, S)
     h = theta[LAST] + tl.zeros_like(u)
-    if LAST == 1 or not S.clamp:
+    if LAST <= 1 or not S.clamp:
         for i in tl.static_range(LAST - 1, -1, -1):
             h = h * carried + theta[i]
     else:
