@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor, nn
 
+from .kernels.soma_dendrite.reference import polynomial as soma_polynomial
 from .neurons.base import DEFAULT_FIRING, Firing, NeuronModel
 
 if TYPE_CHECKING:
@@ -207,7 +208,7 @@ def polynomial(
         'potential before the step, u (in thresholds)'
     """
     model: Any = lnm if isinstance(lnm, NeuronModel) else getattr(lnm, "model", None)
-    theta = getattr(model, "theta", None)
+    theta = getattr(model, "coefficients", getattr(model, "theta", None))
     if not isinstance(theta, Tensor):
         raise TypeError(f"lnm is a {type(lnm).__name__}, which has no coefficients theta; an LNM neuron does")
     rows = theta.detach().double().cpu()
@@ -228,10 +229,9 @@ def polynomial(
     beta = 1 - 1 / float(tau) if beta is None and single else beta
     if beta is not None and f"LIF, {beta:.3g} u" not in drawn:
         ax.plot(u.numpy(), (beta * u).numpy(), color=color, linewidth=1.2, linestyle="--", label=f"LIF, {beta:.3g} u")
+    limits = getattr(model, "clamp_low", -math.inf), getattr(model, "clamp_high", math.inf)
     for i, row in enumerate(rows):
-        value = torch.zeros_like(u)
-        for coefficient in row.flip(0):  # Horner, in units of the potential
-            value = value * (u * scale) + coefficient
+        value = soma_polynomial((u * scale).unsqueeze(1), row.unsqueeze(0), *limits).squeeze(1)  # [N, C], C is 1
         faint = 1.0 if len(rows) == 1 else max(0.15, 1 / math.sqrt(len(rows)))
         name = label if i == 0 else None
         ax.plot(u.numpy(), (value / scale).numpy(), color=color, linewidth=1.8, alpha=faint, label=name)

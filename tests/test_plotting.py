@@ -132,14 +132,18 @@ def test_only_neurons_with_branches_have_branch_activity(ax):
 
 def test_polynomial_draws_p_and_the_lif_line(ax):
     theta = [0.1, 0.6, -0.2, 0.05]
-    assert plotting.polynomial(LNM(theta=theta), ax, beta=0.5, span=(-2, 1)) is ax
+    assert plotting.polynomial(LNM(theta=theta, clamp=None, theta_scale=1), ax, beta=0.5, span=(-2, 1)) is ax
     drawn = lines(ax)
     u = torch.as_tensor(drawn["learned"].get_xdata())
     wanted = sum(c * u**i for i, c in enumerate(theta))
     torch.testing.assert_close(torch.as_tensor(drawn["learned"].get_ydata()), wanted, rtol=1e-6, atol=1e-7)
     torch.testing.assert_close(torch.as_tensor(drawn["LIF, 0.5 u"].get_ydata()), 0.5 * u)
+    plotting.polynomial(LNM(theta=theta, clamp=(-0.5, 0.5)), ax, span=(-2, 1), label="limited")
+    c = u.clamp(-0.5, 0.5)
+    wanted = 0.6 * u + 0.125 * (0.1 - 0.2 * c**2 + 0.05 * c**3)
+    torch.testing.assert_close(torch.as_tensor(lines(ax)["limited"].get_ydata()), wanted, rtol=1e-6, atol=1e-7)
     plotting.polynomial(LNM(), ax, beta=0.5, label="second")
-    assert list(lines(ax)) == ["no change, u", "LIF, 0.5 u", "learned", "second"]
+    assert list(lines(ax)) == ["no change, u", "LIF, 0.5 u", "learned", "limited", "second"]
 
 
 def test_polynomial_of_a_node_knows_its_lif_line_and_threshold(ax):
@@ -153,7 +157,7 @@ def test_polynomial_of_a_node_knows_its_lif_line_and_threshold(ax):
 
 
 def test_polynomial_of_channels(ax):
-    model = LNM(degree=1, theta=[[0.0, 0.5], [0.2, 0.9]], channels=2)
+    model = LNM(degree=1, theta=[[0.0, 0.5], [0.2, 0.9]], channels=2, theta_scale=1)
     plotting.polynomial(model, ax, channel=1)
     assert lines(ax)["learned"].get_ydata()[-1] == pytest.approx(1.1)
     with pytest.raises(ValueError, match="channel is 2; it must lie between 0 and 1"):

@@ -43,7 +43,8 @@ FIRING = Firing(reset="hard", detach=True, surrogate=Surrogate("atan", 2.0))
 _MADE: dict[str, tuple[type[DendSN] | type[LNM], dict[str, object]]] = {
     "DendSN fold": (DendSN, {"branches": 4, "wiring": "fold", "strength": "softmax", "alpha": 0.5, "direct": 0}),
     "DendSN shared": (DendSN, {"branches": 4, "strength_init": 0.1}),
-    "LNM": (LNM, {"degree": 3, "decay_input": False}),
+    # the polynomial alone, as FlexSN's step has it
+    "LNM": (LNM, {"degree": 3, "clamp": None, "theta_scale": 1, "decay_input": False}),
     "LIF": (LNM, {"degree": 1, "learn_theta": False, "decay_input": False}),
 }
 MODELS: dict[str, Callable[[], DendSN | LNM]] = {

@@ -20,8 +20,6 @@ __all__ = ["NEURONS", "STUDIES", "Digits", "Result", "SpikeCounter", "Study", "l
 
 NEURONS = ("point", "DendSN", "LNM")
 BRANCHES = 4
-# LNM's potential is not bounded below: without limits it can leave for minus infinity, and does in the snnTorch study.
-CLAMP = (-4.0, 4.0)
 
 
 class Digits(NamedTuple):
@@ -110,7 +108,7 @@ class SpikingJellyStudy(Study):
         )
         if neuron == "point":
             return network
-        options: dict[str, Any] = {"branches": BRANCHES} if neuron == "DendSN" else {"degree": 3, "clamp": CLAMP}
+        options: dict[str, Any] = {"branches": BRANCHES} if neuron == "DendSN" else {"degree": 3}
         return sdp.convert(network, to=neuron, **options)
 
     def logits(self, network: nn.Module, images: Tensor) -> Tensor:
@@ -148,7 +146,7 @@ class SnnTorchStudy(Study):
                 return snn.Leaky(beta=self.beta, init_hidden=True)
             if neuron == "DendSN":
                 return snn.Dendritic(beta=self.beta, branches=BRANCHES, init_hidden=True)
-            return snn.LNM(beta=self.beta, degree=3, clamp=CLAMP, init_hidden=True)
+            return snn.LNM(beta=self.beta, degree=3, init_hidden=True)
 
         torch.manual_seed(seed)
         return nn.Sequential(

@@ -98,6 +98,46 @@ def test_special_cases_are_one_lif(firing, beta, t):
         torch.testing.assert_close(other[2], results[0][2])
 
 
+@pytest.mark.parametrize(("dtype", "beta", "rest"), [(torch.float32, 0.95, 0.3), (torch.float64, 0.9375, 0.3125)])
+@pytest.mark.parametrize("made", [LNM, lambda **k: DendSN(decay_input=False, **k)])
+def test_a_cubic_soma_starts_as_the_line_to_the_last_bit(made, dtype, beta, rest):
+    """Also beyond its limits, and with a rest that theta_scale divides. (Learned parameters are made in float32.)"""
+    x = 3 * torch.randn(40, 4, 6, generator=torch.Generator().manual_seed(0)).to(dtype)
+    firing = Firing(reset="soft", timing="next_step")
+    line, cubic = (made(degree=degree, beta=beta, rest=rest).to(dtype).run(x, firing=firing) for degree in (1, 3))
+    assert line[1][0].abs().max() > 3
+    assert torch.equal(line[0], cubic[0])
+    assert torch.equal(line[1][0], cubic[1][0])
+
+
+def test_theta_scale_scales_the_gradients_of_all_but_theta_1():
+    x = torch.randn(10, 4, 6, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
+    whole = LNM(theta=[0.05, 0.6, -0.1, 0.05], theta_scale=1).double()
+    parts = LNM(theta=[0.4, 0.6, -0.8, 0.4]).double()
+    assert torch.equal(whole.coefficients, parts.coefficients)
+    for model in (whole, parts):
+        model.run(x)[1][0].sum().backward()
+    torch.testing.assert_close(parts.theta.grad, whole.theta.grad * torch.tensor([0.125, 1, 0.125, 0.125]).double())
+
+
+def test_decay_and_rest_are_set_in_units_of_the_potential():
+    for model in (LNM(), LNM(per_channel=True), LNM(learn_theta=False), DendSN(degree=3)):
+        model.set_decay(0.75)
+        model.set_rest(0.5)
+        model.run(torch.rand(2, 3, 4))
+        assert model.coefficients[0].tolist() == [0.125, 0.75, 0, 0]
+        model.set_decay(0.5)
+        assert model.coefficients[0].tolist() == [0.25, 0.5, 0, 0]
+
+
+def test_a_learned_line_is_not_steeper_than_1():
+    model = LNM(degree=1, theta=[[0.0, 1.5], [0.0, 1.0], [0.0, -2.0]], channels=3)
+    assert model.coefficients[:, 1].tolist() == [1, 1, -1]
+    model.run(torch.full((500, 1, 3), -1.0), firing=Firing(reset="none"))[1][0].sum().backward()
+    assert (model.theta.grad[:, 1] != 0).tolist() == [False, True, False]  # 1 itself, an IF neuron, can still learn
+    assert LNM(degree=1, theta=[0.0, 1.5], clamp=None).coefficients[0, 1] == 1.5
+
+
 def test_default_sequence_of_a_new_model_follows_every_firing_rule():
     class Leak(NeuronModel):
         def step(self, x, states, firing):
@@ -288,6 +328,7 @@ def test_shared_wiring_takes_any_shape(shape):
         (lambda: LNM(theta=[0.0, float("nan"), 0.0, 0.0]), "theta is"),
         (lambda: DendSN(strength_init=float("nan")), "strength is nan"),
         (lambda: DendSN(direct=float("inf")), "direct is inf"),
+        (lambda: LNM(theta_scale=0), "theta_scale is 0"),
         (lambda: DendSN(3, "fold").run(torch.rand(2, 1, 4)), "4 channels, which branches=3 does not divide"),
         (lambda: DendSN(3, "fold").run(torch.rand(2, 3)), "needs"),
         (lambda: LNM().run(torch.rand(0, 1, 4)), "empty sequence"),
@@ -362,7 +403,7 @@ def test_what_is_kept_of_fixed_parameters_follows_every_change_to_them():
 def test_check_finite_names_the_layer_whose_potential_diverges():
     from snn_dendrite_plugin import check_finite
 
-    net = torch.nn.ModuleDict({"calm": LNM(), "wild": LNM(theta=[0.0, 0.5, -4.0, 8.0])})
+    net = torch.nn.ModuleDict({"calm": LNM(), "wild": LNM(theta=[0.0, 0.5, -4.0, 8.0], clamp=None)})
     x = torch.full((20, 1, 3), -3.0)
     spikes, (v,) = net["wild"].run(x)
     assert not torch.isfinite(v).any()

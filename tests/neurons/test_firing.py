@@ -83,7 +83,7 @@ def assert_same(one, other):
 def test_a_model_in_python_and_the_core_obey_one_rule(firing, seed):
     torch.manual_seed(seed)
     x = torch.randn(9, 2, 3, dtype=torch.float64) * 2
-    core = outcome(LNM(degree=2, theta=THETA, learn_theta=False), x, firing)
+    core = outcome(LNM(degree=2, theta=THETA, learn_theta=False, clamp=None, theta_scale=1), x, firing)
     assert_same(outcome(Polynomial(), x, firing), core)
     assert_same(outcome(ByHand(), x, firing), core)
 
@@ -113,7 +113,9 @@ def test_overriding_step_changes_what_run_and_sequence_compute():
     assert trace.shape == x.shape
 
 
-@pytest.mark.parametrize("model", [Polynomial(), LNM(degree=2, theta=THETA, learn_theta=False)])
+@pytest.mark.parametrize(
+    "model", [Polynomial(), LNM(degree=2, theta=THETA, learn_theta=False, clamp=None, theta_scale=1)]
+)
 def test_a_delayed_hard_reset_comes_before_the_dynamics_by_hand(model):
     """v_reset = 0.5, P(u) = 0.2 + 0.6 u - 0.1 u^2, threshold 1: u = 1.2 fires, then P(0.5), not 0.5 or P(1.2)."""
     firing = Firing(reset="hard", v_reset=0.5, timing="next_step", strict=True)

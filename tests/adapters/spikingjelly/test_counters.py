@@ -75,13 +75,16 @@ def test_published_dendsn_by_hand():
 
 @pytest.mark.parametrize("degree", [1, 2, 3, 5])
 @pytest.mark.parametrize("v_reset", [0.0, None])
-def test_lnm_by_hand(degree, v_reset):
-    """degree K > 1: Horner's K+ Kx, + y; rho x 1x with decay_input; fire 1+ 1<; hard reset 2+ 2x, soft 1+ 1x."""
-    _, ours = node_counts(neuron.LNM, degree=degree, v_reset=v_reset, decay_input=True)
-    soma = (3, 1) if degree == 1 else (degree + 1, degree)
+@pytest.mark.parametrize("clamp", [None, (-1, 1)])
+def test_lnm_by_hand(degree, v_reset, clamp):
+    """degree K > 1: Horner's K+ Kx, + y; limits 1+ 1x 2<; rho x 1x with decay_input; fire 1+ 1<; hard reset 2+ 2x,
+    soft 1+ 1x."""
+    _, ours = node_counts(neuron.LNM, degree=degree, v_reset=v_reset, clamp=clamp, decay_input=True)
+    limits = int(clamp is not None and degree > 1)
+    soma = (3, 1) if degree == 1 else (degree + 1 + limits, degree + limits)
     reset = (1, 1) if v_reset is None else (2, 2)
     additions, multiplications = soma[0] + 1 + reset[0], soma[1] + 1 + reset[1]
-    assert ours["FlopCounter"] == (additions + multiplications + 1) * STEPS
+    assert ours["FlopCounter"] == (additions + multiplications + 1 + 2 * limits) * STEPS
     assert ours["ACCounter"] == additions * STEPS
     assert ours["MACCounter"] == (degree - 1) * STEPS
 
@@ -98,7 +101,7 @@ def test_ttfs_by_hand():
 
 def test_memory_by_hand():
     """LNM of degree 2, no scale: rows of (reads + writes) per neuron and step in float32, booleans in bytes."""
-    _, ours = node_counts(neuron.LNM, degree=2, v_reset=None, decay_input=False)
+    _, ours = node_counts(neuron.LNM, degree=2, v_reset=None, clamp=None, decay_input=False)
     n = N * C
     horner = (n + 1 + n) + (n + 1 + n) + (2 * n + 1 + n) + (n + 1 + n)
     rest = (2 * n + n) + (n + 1 + n) + (n + 1 + n) + (2 * n + n)  # + y, h - threshold, s threshold, h - ..
