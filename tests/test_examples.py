@@ -13,6 +13,10 @@ QUICK = {  # example -> arguments that make it short, and what it must print
         [],
         ["20 neurons to convert to DendSN, 0 kept", "15 neurons converted to DendSN, 5 kept", "reverted: LIFNode"],
     ),
+    "lnm_training.py": (
+        ["--seeds", "1", "--iterations", "2"],
+        ["tutorial      0.0005  LNM", "bptt            0.01  LNM", "spikingjelly   0.001  LNM", "finetune      0.0005"],
+    ),
     "write_a_neuron.py": ([], ["SpikingJelly: spikes", "snnTorch:     spikes", "converted:    ALIF"]),
 }
 

@@ -17,7 +17,8 @@ def check_finite(model: nn.Module) -> Iterator[None]:
     """Inside the ``with`` block, a neuron of ``model`` whose state becomes NaN or infinite raises and names its layer.
 
     A NaN potential never reaches the threshold, so the neuron just falls silent and the loss stays finite: LNM with
-    ``clamp=None`` can end that way. The check reads every state back once per forward pass, which on a GPU waits for it.
+    ``clamp=None`` can end that way. The check reads every state back once per forward pass, which on a GPU waits for
+    it.
 
     Args:
         model: a network with neurons of this package, in any host, or a :class:`NeuronModel`.
