@@ -15,7 +15,7 @@ QUICK = {  # example -> arguments that make it short, and what it must print
     ),
     "lnm_training.py": (
         ["--seeds", "1", "--iterations", "2"],
-        ["tutorial      0.0005  LNM", "bptt            0.01  LNM", "spikingjelly   0.001  LNM", "finetune      0.0005"],
+        ["0.0005  LNM", "0.01  LNM", "0.001  LNM", "0 of 1"],
     ),
     "write_a_neuron.py": ([], ["SpikingJelly: spikes", "snnTorch:     spikes", "converted:    ALIF"]),
 }
