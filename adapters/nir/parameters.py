@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import math
 from typing import Any
 
 import numpy as np
@@ -32,8 +31,6 @@ def why_not(model: NeuronModel) -> str | None:
         return f"its branches are nonlinear (activation={activation!r}) and NIR's are linear (activation='identity')"
     if model.degree > 1:
         return f"its soma is a polynomial of degree {model.degree}, and NIR's is leaky (degree=1)"
-    if math.isfinite(model.clamp_low) or math.isfinite(model.clamp_high):
-        return f"its potential is clamped to {model.clamp_low:g} .. {model.clamp_high:g}, and NIR's is not"
     return None
 
 

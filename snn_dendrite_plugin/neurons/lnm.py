@@ -78,7 +78,8 @@ class LNM(SomaDendriteModel):
         self.declare_theta(row, theta, learn_theta, theta_scale, clamp)
 
     def core_settings(self):
-        return {"branches": 0, "clamp_low": self.clamp_low, "clamp_high": self.clamp_high}
+        limits = {"clamp_low": self.clamp_low, "clamp_high": self.clamp_high} if self.degree > 1 else {}
+        return {"branches": 0, **limits}
 
     def core_inputs(self, dtype: torch.dtype) -> dict[str, Tensor | None]:
         theta = self.polynomial_coefficients(dtype)
