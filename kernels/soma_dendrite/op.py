@@ -180,6 +180,11 @@ _forward = define(
 )
 
 
+@functools.lru_cache
+def _rows(branches: int, coefficients: int) -> tuple[tuple[int, ...], ...]:
+    return tuple(columns(name, branches, coefficients) for name in PARAMETERS)
+
+
 def _check(inputs: Inputs, settings: Settings) -> None:
     """Shapes, devices and dtypes against the contract; raises ValueError naming the tensor."""
     x = inputs.x
@@ -199,12 +204,11 @@ def _check(inputs: Inputs, settings: Settings) -> None:
             found = None if value is None else tuple(value.shape)
             raise ValueError(f"state {name} has shape {found}; x {tuple(x.shape)} with branches={b} needs {shape}")
     coefficients = 1 if inputs.theta is None else inputs.theta.shape[-1] if inputs.theta.dim() else 0
-    for name in PARAMETERS:
-        value, row = getattr(inputs, name), columns(name, b, coefficients)
+    for name, value, row in zip(PARAMETERS, inputs.parameters, _rows(b, coefficients), strict=True):
         if value is None:
             if name not in OPTIONAL and (b or name not in PER_BRANCH):
                 raise ValueError(f"{name} is None; branches={b} needs it")
-        elif value.shape[1:] != row or 0 in row or value.shape[:1] not in ((1,), (c,)):
+        elif value.shape not in ((1, *row), (c, *row)) or 0 in row:
             raise ValueError(
                 f"{name} has shape {tuple(value.shape)}; it must have 1 or {c} (channels) rows"
                 + (f" and {b} (branches) columns" if name in PER_BRANCH else "")
