@@ -7,6 +7,7 @@ holds one function per such module, which runs when the module is, or gets, impo
 from __future__ import annotations
 
 import functools
+import logging
 import sys
 from collections.abc import Callable, Mapping
 from types import ModuleType
@@ -15,6 +16,8 @@ from typing import Any
 import wrapt
 
 __all__ = ["Patches"]
+
+log = logging.getLogger("snn_dendrite_plugin")
 
 
 class Patches:
@@ -51,7 +54,10 @@ class Patches:
         self._waiting.discard(name)
         if self.active and name not in self._applied:
             self._applied.add(name)
-            self.table[name](self, module)
+            try:
+                self.table[name](self, module)
+            except Exception as error:  # another version of the host: its own module goes on without us
+                log.warning("%s is left as it is: %s: %s", name, type(error).__name__, error)
 
     def replace(self, owner: Any, name: str, make: Callable[[Any], Any]) -> None:
         """Put ``make(original)`` in the place of ``owner.name``; ``owner`` is a module or a class that has it."""
