@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 import torch
 from torch import Tensor
+from torch.nn.parameter import is_lazy
 
 from ...neurons.base import Firing, NeuronModel
 from ...neurons.dendsn import DendSN
@@ -45,10 +46,20 @@ def _why_not_fire(firing: Firing) -> str | None:
     return None
 
 
+def _why_not_values(model: NeuronModel, firing: Firing) -> str | None:
+    if any(is_lazy(parameter) for parameter in model.parameters()):  # made at the first input, from values in range
+        return None
+    try:
+        describe(model, firing)
+    except ValueError as error:
+        return str(error)
+    return None
+
+
 def refuse(nodes: dict[str, tuple[NeuronModel, Firing, str | None]]) -> None:
     """Raise ValueError for the first of ``nodes``, name -> model, firing, the host's reason, that NIR cannot hold."""
     for name, (model, firing, reason) in nodes.items():
-        reason = why_not(model) or reason or _why_not_fire(firing)
+        reason = why_not(model) or reason or _why_not_fire(firing) or _why_not_values(model, firing)
         if reason is not None:
             raise ValueError(
                 f"layer {name or '(root)'!r} ({type(model).__name__}) cannot be exported to NIR: {reason}. "
@@ -130,7 +141,7 @@ def options(p: Parameters, decay_input: bool) -> dict[str, Any]:
     leak = 1 - decay
     rho = leak if decay_input else np.ones_like(leak)
     if p.model == "LNM":
-        found: dict[str, Any] = {"degree": 1, "theta": _tensor(p.theta)}
+        found: dict[str, Any] = {"degree": 1, "theta": _tensor(p.theta), "theta_scale": 1.0}
         if not np.allclose(p.direct, 1.0, **CLOSE):
             if len(p.direct) > 1 or not 0 <= p.direct[0] <= 1:
                 raise ValueError(f"the input's scale is {p.direct.tolist()}; an LNM has one of 0 to 1 for the layer")

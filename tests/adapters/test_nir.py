@@ -54,7 +54,7 @@ SPIKINGJELLY = {
     "threshold per channel": lambda: neuron.DendSN(branches=2, v_threshold=rows(6) + 0.2, **LINEAR),
     "softmax": lambda: neuron.DendSN(branches=2, activation="identity", strength="softmax"),
     "LNM": lambda: neuron.LNM(degree=1),
-    "LNM, trained": lambda: neuron.LNM(degree=1, theta=[0.02, 0.7]),
+    "LNM, trained": lambda: neuron.LNM(degree=1, theta=[0.2, 0.7]),
     "LNM, no decay of the input": lambda: neuron.LNM(degree=1, decay_input=False, tau=4.0),
 }
 FOLD = {
@@ -174,7 +174,8 @@ SPIKINGJELLY_REFUSED = {
     "nonlinear": (lambda: neuron.DendSN(branches=2), r"layer '1' \(DendSN\).*nonlinear \(activation='leaky_relu'\)"),
     "polynomial": (lambda: neuron.LNM(), r"layer '1' \(LNM\).*polynomial of degree 3"),
     "polynomial soma": (lambda: neuron.DendSN(branches=2, degree=2, **LINEAR), "polynomial of degree 2"),
-    "clamp": (lambda: neuron.LNM(degree=1, clamp=(-2, 2)), "clamped to -2 .. 2"),
+    "sign": (lambda: neuron.LNM(degree=1, theta=[0.0, -0.5]), r"layer '1' \(LNM\).*theta_1 is \[-0.5\]"),
+    "no leak": (lambda: neuron.DendSN(branches=1, alpha=1.0, **LINEAR), r"alpha is \[\[1.0\]\]"),
     "soft": (lambda: neuron.DendSN(branches=2, v_reset=None, **LINEAR), "a soft reset"),
     "once": (lambda: neuron.DendSN(branches=2, fire_once=True, **LINEAR), "fires once"),
     "TTFS": (lambda: neuron.TTFS(steps=3), "no nodes for the equations of TTFS"),

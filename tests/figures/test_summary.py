@@ -97,9 +97,9 @@ def test_hosts_and_modes_agree():
 
 @pytest.mark.parametrize("step_mode", ["s", "m"])
 def test_neuron_operations_by_hand(step_mode):
-    """LIFNode, hard reset: 10 per neuron and step, as its formulas are written. LNM of degree 3, input scaled: 14."""
+    """LIFNode, hard reset: 10 per neuron and step, as its formulas are written. Published LNM, input scaled: 14."""
     run = STEPS if step_mode == "m" else loop
-    for node, per_step in ((neuron.LIFNode, 10), (neuron.LNM, 14)):
+    for node, per_step in ((neuron.LIFNode, 10), (lambda: neuron.LNM(clamp=None, theta_scale=1.0), 14)):
         net = nn.Sequential(layer.Linear(6, 5), node())
         functional.set_step_mode(net, step_mode)
         line = sdp.summary(net, run).layers[1]
