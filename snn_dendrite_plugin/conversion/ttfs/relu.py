@@ -13,9 +13,9 @@ from ...layers import TTFSEncode, calibrate
 from ...layers.ttfs.times import check_range
 from ...layers.ttfs.windows import _Recorder, batches, evaluating
 from .network import TTFSNetwork
+from .operations import Operations
 from .report import TTFSReport
 from .stream import trace
-from .walk import Walk
 
 __all__ = ["convert_relu", "to_ttfs"]
 
@@ -81,7 +81,7 @@ def convert_relu(
     move = {"dtype": place.dtype, "device": place.device}
     example, low, high = _measure(data, move)
     low, high = (low, high) if input_range is None else check_range(*input_range)
-    walk = Walk(trace(model, example[:1]), low, high, **move)
+    walk = Operations(trace(model, example[:1]), low, high, **move)
     network = TTFSNetwork(walk.run(), walk.depths(), walk.shapes())
     loader = _Moved(data, move)
     calibrate(network, loader, quantile, margin)

@@ -7,7 +7,9 @@ import dataclasses
 import torch
 from torch import Tensor, fx, nn
 
-__all__ = ["Stream", "affine", "narrow", "plain", "set_weights", "trace"]
+__all__ = ["DOUBLE", "Stream", "affine", "narrow", "plain", "set_weights", "trace"]
+
+DOUBLE = torch.float64
 
 
 @dataclasses.dataclass
