@@ -7,34 +7,34 @@ from typing import Any
 from spikingjelly.activation_based import base
 from torch import nn
 
-from ...layers import TTFSEncoder, TTFSReadout, TTFSSpikeDecoder, TTFSSpikeMaxPool, TTFSSpikeScale
+from ...layers import ClockedDecoder, ClockedEncoder, ClockedMaxPool, ClockedReadout, ClockedScale
 from ..base import Kit
 
 __all__ = ["ClockedKit"]
 
 
 # MemoryModules, so that SpikingJelly's reset_net and set_step_mode take them for their own.
-class Encoder(TTFSEncoder, base.MemoryModule):
-    """:class:`TTFSEncoder` as a SpikingJelly module."""
+class Encoder(ClockedEncoder, base.MemoryModule):
+    """:class:`ClockedEncoder` as a SpikingJelly module."""
 
 
-class Readout(TTFSReadout, base.MemoryModule):
-    """:class:`TTFSReadout` as a SpikingJelly module."""
+class Readout(ClockedReadout, base.MemoryModule):
+    """:class:`ClockedReadout` as a SpikingJelly module."""
 
 
-class SpikeDecoder(TTFSSpikeDecoder, base.MemoryModule):
-    """:class:`TTFSSpikeDecoder` as a SpikingJelly module."""
+class Decoder(ClockedDecoder, base.MemoryModule):
+    """:class:`ClockedDecoder` as a SpikingJelly module."""
 
 
-class SpikeMaxPool(TTFSSpikeMaxPool, base.MemoryModule):
-    """:class:`TTFSSpikeMaxPool` as a SpikingJelly module."""
+class MaxPool(ClockedMaxPool, base.MemoryModule):
+    """:class:`ClockedMaxPool` as a SpikingJelly module."""
 
 
-class SpikeScale(TTFSSpikeScale, base.MemoryModule):
-    """:class:`TTFSSpikeScale` as a SpikingJelly module."""
+class Scale(ClockedScale, base.MemoryModule):
+    """:class:`ClockedScale` as a SpikingJelly module."""
 
 
-_CLOCKED = {kind.__mro__[1]: kind for kind in (Encoder, Readout, SpikeDecoder, SpikeMaxPool, SpikeScale)}
+_CLOCKED = {kind.__mro__[1]: kind for kind in (Encoder, Readout, Decoder, MaxPool, Scale)}
 
 
 class ClockedKit(Kit):

@@ -1,6 +1,11 @@
-"""Synaptic layers that know no host framework."""
+"""Synaptic layers that know no host framework.
 
-from .ttfs.clocked import TTFSEncoder, TTFSReadout, TTFSSpikeDecoder, TTFSSpikeMaxPool, TTFSSpikeScale
+``TTFS...`` are time-coded in continuous time: they pass :class:`SpikeTimes` on. ``Clocked...`` are their counterparts
+on a clock: they pass binary spikes on, step by step or a sequence ``[T, N, C, *]`` at once, between a host's ``TTFS``
+neurons.
+"""
+
+from .ttfs.clocked import ClockedDecoder, ClockedEncoder, ClockedMaxPool, ClockedReadout, ClockedScale
 from .ttfs.pooling import TTFSAdaptiveAvgPool, TTFSAvgPool, TTFSFlatten, TTFSMaxPool, TTFSRelay, TTFSResidual
 from .ttfs.synapses import TTFSConv1d, TTFSConv2d, TTFSLinear, TTFSScale
 from .ttfs.times import SpikeTimes, TTFSDecode, TTFSEncode, TTFSFire
@@ -8,6 +13,11 @@ from .ttfs.windows import ActivityPenalty, LayerActivity, activity, calibrate, p
 
 __all__ = [
     "ActivityPenalty",
+    "ClockedDecoder",
+    "ClockedEncoder",
+    "ClockedMaxPool",
+    "ClockedReadout",
+    "ClockedScale",
     "LayerActivity",
     "SpikeTimes",
     "TTFSAdaptiveAvgPool",
@@ -16,18 +26,13 @@ __all__ = [
     "TTFSConv2d",
     "TTFSDecode",
     "TTFSEncode",
-    "TTFSEncoder",
     "TTFSFire",
     "TTFSFlatten",
     "TTFSLinear",
     "TTFSMaxPool",
-    "TTFSReadout",
     "TTFSRelay",
     "TTFSResidual",
     "TTFSScale",
-    "TTFSSpikeDecoder",
-    "TTFSSpikeMaxPool",
-    "TTFSSpikeScale",
     "activity",
     "calibrate",
     "perturb",

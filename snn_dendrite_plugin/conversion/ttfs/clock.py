@@ -13,23 +13,23 @@ from torch import Tensor, fx, nn
 from ...adapters.base import Kit
 from ...kernels.ttfs import Settings
 from ...layers import (
+    ClockedDecoder,
+    ClockedEncoder,
+    ClockedMaxPool,
+    ClockedReadout,
+    ClockedScale,
     TTFSAdaptiveAvgPool,
     TTFSAvgPool,
     TTFSConv1d,
     TTFSConv2d,
     TTFSDecode,
     TTFSEncode,
-    TTFSEncoder,
     TTFSFire,
     TTFSFlatten,
     TTFSLinear,
     TTFSMaxPool,
-    TTFSReadout,
     TTFSRelay,
     TTFSScale,
-    TTFSSpikeDecoder,
-    TTFSSpikeMaxPool,
-    TTFSSpikeScale,
 )
 from ...layers.ttfs.clocked import Clocked
 from ...layers.ttfs.pooling import is_identity
@@ -219,13 +219,13 @@ class _Builder:
     def _output(self, value: _Value) -> _Value:
         if not value.layers:
             return value
-        return self._make("readout", self.kit.clocked(TTFSReadout, value.window, value.bias), value)
+        return self._make("readout", self.kit.clocked(ClockedReadout, value.window, value.bias), value)
 
     def _encode(self, node: fx.Node, module: TTFSEncode, source: _Value) -> _Value:
-        return self._make(node, self.kit.clocked(TTFSEncoder, module.low, module.high), source)
+        return self._make(node, self.kit.clocked(ClockedEncoder, module.low, module.high), source)
 
     def _decode(self, node: fx.Node, module: TTFSDecode, source: _Value) -> _Value:
-        return self._make(node, self.kit.clocked(TTFSSpikeDecoder, source.window), source)
+        return self._make(node, self.kit.clocked(ClockedDecoder, source.window), source)
 
     def _fire(self, node: fx.Node, module: TTFSFire, source: _Value) -> _Value:
         window = module.window.item()
@@ -252,7 +252,7 @@ class _Builder:
     def _scale(self, node: fx.Node, module: TTFSScale, source: _Value) -> _Value:
         if is_identity(module):  # the spikes themselves are the current; a layer to scale where windows differ
             module = TTFSScale(torch.ones_like(module.weight))
-        layer = self.kit.clocked(TTFSSpikeScale, module.weight)
+        layer = self.kit.clocked(ClockedScale, module.weight)
         return self._make(node, layer, source, layers=(layer,), bias=_copy(module.bias))
 
     def _max_pool(self, node: fx.Node, module: TTFSMaxPool, source: _Value) -> _Value:
@@ -261,7 +261,7 @@ class _Builder:
                 f"cannot put {node.target!r} (max pooling) on a clock: it pools averages, which are no single spikes"
             )
         latest = None if module.sign is None else module.sign > 0
-        return self._make(node, self.kit.clocked(TTFSSpikeMaxPool, **module.options, latest=latest), source)
+        return self._make(node, self.kit.clocked(ClockedMaxPool, **module.options, latest=latest), source)
 
     def _avg_pool(self, node: fx.Node, module: TTFSAvgPool, source: _Value) -> _Value:
         shape, bias = source.shape, source.bias

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from ...layers import TTFSEncode, calibrate
 from ...layers.ttfs.times import check_range
-from ...layers.ttfs.windows import _Recorder, batches, evaluating
+from ...layers.ttfs.windows import Recorder, batches, evaluating
 from .network import TTFSNetwork
 from .operations import Operations
 from .report import TTFSReport
@@ -130,7 +130,7 @@ def _measure(data: Any, move: dict[str, Any]) -> tuple[Tensor, float, float]:
 def _compare(model: nn.Module, network: TTFSNetwork, loader: _Moved) -> TTFSReport:
     same = total = outputs = 0
     difference = largest = 0.0
-    recorder = _Recorder(network.graph_module)
+    recorder = Recorder(network.graph_module)
     with evaluating(network), torch.no_grad(), recorder:
         for x in loader:
             a, b = model(x), network(x)

@@ -18,7 +18,7 @@ from ...kernels.ttfs import Settings
 from ...kernels.ttfs.reference import bins, charge, emit
 from .times import check_range, scale_input
 
-__all__ = ["TTFSEncoder", "TTFSReadout", "TTFSSpikeDecoder", "TTFSSpikeMaxPool", "TTFSSpikeScale"]
+__all__ = ["ClockedEncoder", "ClockedReadout", "ClockedDecoder", "ClockedMaxPool", "ClockedScale"]
 
 
 class Clocked(nn.Module):
@@ -58,7 +58,7 @@ class Clocked(nn.Module):
         return f"steps={self.steps}, step_mode={self.step_mode!r}"
 
 
-class TTFSEncoder(Clocked):
+class ClockedEncoder(Clocked):
     """Images to binary first spikes: ``x' = (x - low) / (high - low)`` fires in bin ``floor((1 - x') T)``, 0 never.
 
     Shapes: image ``[N, C, *]`` -> spikes ``[T, N, C, *]``; in step mode ``"s"`` the image at every step -> one step's
@@ -77,7 +77,7 @@ class TTFSEncoder(Clocked):
     Example::
 
         >>> import torch
-        >>> TTFSEncoder(4)(torch.tensor([[0.0, 0.2, 1.0]]))[:, 0].tolist()
+        >>> ClockedEncoder(4)(torch.tensor([[0.0, 0.2, 1.0]]))[:, 0].tolist()
         [[0.0, 0.0, 1.0], [0.0, 0.0, 0.0], [0.0, 0.0, 0.0], [0.0, 1.0, 0.0]]
     """
 
@@ -117,7 +117,7 @@ class TTFSEncoder(Clocked):
         return spikes
 
 
-class TTFSReadout(DoubleBuffers, Clocked):
+class ClockedReadout(DoubleBuffers, Clocked):
     """The output layer's potential at the end of each window; never fires.
 
     Shapes: currents ``[T, N, C, *]`` (a linear layer on binary spikes, without its bias) -> potentials ``[N, C, *]``;
@@ -133,7 +133,7 @@ class TTFSReadout(DoubleBuffers, Clocked):
     Example::
 
         >>> import torch
-        >>> TTFSReadout(4, window=2.0)(torch.tensor([0.0, 1.0, 0.0, 0.0]).reshape(4, 1, 1)).item()
+        >>> ClockedReadout(4, window=2.0)(torch.tensor([0.0, 1.0, 0.0, 0.0]).reshape(4, 1, 1)).item()
         1.25
     """
 
@@ -173,15 +173,15 @@ class TTFSReadout(DoubleBuffers, Clocked):
         return potential
 
 
-class TTFSSpikeDecoder(TTFSReadout):
+class ClockedDecoder(ClockedReadout):
     """Binary first spikes back to values, ``(T - k - 1/2) dt`` for a spike in bin k and 0 for silence.
 
-    Shapes and step modes as :class:`TTFSReadout`.
+    Shapes and step modes as :class:`ClockedReadout`.
 
     Example::
 
         >>> import torch
-        >>> TTFSSpikeDecoder(8)(TTFSEncoder(8)(torch.tensor([[0.0, 0.3, 1.0]]))).tolist()
+        >>> ClockedDecoder(8)(ClockedEncoder(8)(torch.tensor([[0.0, 0.3, 1.0]]))).tolist()
         [[0.0, 0.3125, 0.9375]]
     """
 
@@ -189,13 +189,13 @@ class TTFSSpikeDecoder(TTFSReadout):
         super().__init__(steps, window, None, step_mode)
 
 
-class TTFSSpikeScale(Clocked):
+class ClockedScale(Clocked):
     """A factor per channel on a spike stream, ``weight [C]``; state-free, the same in both step modes.
 
     Example::
 
         >>> import torch
-        >>> TTFSSpikeScale(1, torch.tensor([2.0, 3.0]))(torch.ones(1, 1, 2)).tolist()
+        >>> ClockedScale(1, torch.tensor([2.0, 3.0]))(torch.ones(1, 1, 2)).tolist()
         [[[2.0, 3.0]]]
     """
 
@@ -208,7 +208,7 @@ class TTFSSpikeScale(Clocked):
         return x * self.weight.to(x.dtype).reshape(-1, *[1] * trailing)
 
 
-class TTFSSpikeMaxPool(Clocked):
+class ClockedMaxPool(Clocked):
     """Max pooling of binary first spikes that keeps one spike per window: the earliest neuron's train goes on whole.
 
     Pooling every step by itself would emit a spike for every neuron of the pool. The gradient goes to the neuron that
@@ -229,8 +229,8 @@ class TTFSSpikeMaxPool(Clocked):
     Example::
 
         >>> import torch
-        >>> spikes = TTFSEncoder(4)(torch.tensor([[[0.2, 0.9, 0.5, 0.0]]]))
-        >>> TTFSSpikeMaxPool(4, 2)(spikes)[:, 0, 0].tolist()
+        >>> spikes = ClockedEncoder(4)(torch.tensor([[[0.2, 0.9, 0.5, 0.0]]]))
+        >>> ClockedMaxPool(4, 2)(spikes)[:, 0, 0].tolist()
         [[1.0, 0.0], [0.0, 0.0], [0.0, 1.0], [0.0, 0.0]]
     """
 
@@ -313,7 +313,7 @@ class _StepPool(torch.autograd.Function):
     @staticmethod
     def backward(ctx, gradient):
         if ctx.winners.index is None:
-            raise RuntimeError("backward through TTFSSpikeMaxPool in step mode needs a whole window of forward steps")
+            raise RuntimeError("backward through ClockedMaxPool in step mode needs a whole window of forward steps")
         flat = gradient.new_zeros(ctx.shape).flatten(2)
         flat.scatter_add_(2, ctx.winners.index.flatten(2), gradient.flatten(2))
         return flat.reshape(ctx.shape), None, None

@@ -18,7 +18,7 @@ __all__ = ["TTFSConv1d", "TTFSConv2d", "TTFSLinear", "TTFSScale"]
 PARAMETRIZATIONS = ("B1", "general", "alpha1")
 
 
-class _Synapse(nn.Module):
+class Synapse(nn.Module):
     """Weights, and what the potential is at the end of the input's window; fires, or returns the potential."""
 
     bias: nn.Parameter | None
@@ -120,7 +120,7 @@ _SHARED_ARGUMENTS = """
 """
 
 
-class TTFSLinear(_Synapse):
+class TTFSLinear(Synapse):
     """Fully connected layer of TTFS neurons.
 
         Shapes: :class:`SpikeTimes` ``[N, in_features]`` -> ``[N, out_features]``.
@@ -158,7 +158,7 @@ class TTFSLinear(_Synapse):
         return F.linear(values, weight, bias)
 
 
-class _Conv(_Synapse):
+class _Conv(Synapse):
     dims: int
 
     def __init__(

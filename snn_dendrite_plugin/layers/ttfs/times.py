@@ -48,7 +48,7 @@ def as_spikes(layer: nn.Module, spikes: object) -> SpikeTimes:
     return spikes
 
 
-class _Emitter(nn.Module):
+class Emitter(nn.Module):
     """What has spikes to send: counts saturation and applies the perturbations of spike times."""
 
     saturated: Tensor
@@ -107,7 +107,7 @@ class _Ramp(torch.autograd.Function):
         return (gradient * (potential <= window) if ctx.clip else gradient), None, None
 
 
-class TTFSFire(DoubleBuffers, _Emitter):
+class TTFSFire(DoubleBuffers, Emitter):
     r"""Turns potentials into spike times: from the window's start, a ramp of slope 1 lifts V to the threshold R.
 
     .. math:: t = R - \min(\max(V, 0), R)
@@ -177,7 +177,7 @@ class TTFSFire(DoubleBuffers, _Emitter):
         return f"window={self.window.item():g}" + (", adaptive" if self.adaptive else "")
 
 
-class TTFSEncode(_Emitter):
+class TTFSEncode(Emitter):
     """Images to first spikes: ``t = 1 - (x - low) / (high - low)`` in a window of 1; ``x = low`` stays silent.
 
     Values outside the range saturate (clipped to its ends) and are counted in ``saturated`` out of ``seen``.

@@ -12,8 +12,8 @@ import torch
 from torch import Tensor, nn
 
 from .pooling import TTFSRelay
-from .synapses import _Synapse
-from .times import SpikeTimes, TTFSEncode, TTFSFire, _Emitter
+from .synapses import Synapse
+from .times import Emitter, SpikeTimes, TTFSEncode, TTFSFire
 
 __all__ = ["ActivityPenalty", "LayerActivity", "activity", "calibrate", "perturb", "saturation"]
 
@@ -38,9 +38,9 @@ def batches(data: Any) -> Iterator[Tensor]:
         raise ValueError("calibration is empty; it must hold at least one batch (a generator can be read only once)")
 
 
-def emitters(model: nn.Module) -> list[tuple[str, _Emitter]]:
+def emitters(model: nn.Module) -> list[tuple[str, Emitter]]:
     """The layers of a network that emit spikes, encoders and relays included, in order."""
-    found = [(name, module) for name, module in model.named_modules() if isinstance(module, _Emitter)]
+    found = [(name, module) for name, module in model.named_modules() if isinstance(module, Emitter)]
     if not found:
         raise ValueError(f"model {type(model).__name__} has no time-coded layer")
     return found
@@ -148,7 +148,7 @@ class LayerActivity:
     window: float
 
 
-class _Recorder:
+class Recorder:
     """Counts the spikes of the emitting layers while it is attached."""
 
     def __init__(self, model: nn.Module) -> None:
@@ -159,7 +159,7 @@ class _Recorder:
         self.ever: dict[str, Tensor] = {}
         self.window: dict[str, float] = {}
 
-    def __enter__(self) -> _Recorder:
+    def __enter__(self) -> Recorder:
         self.before = {name: (int(m.saturated), int(m.seen)) for name, m in self.layers}
         self.handles = [m.register_forward_hook(self._hook(name)) for name, m in self.layers]
         return self
@@ -205,7 +205,7 @@ def activity(model: nn.Module, data: Any) -> list[LayerActivity]:
         >>> [line.neurons for line in activity(net, torch.rand(64, 4))]
         [4, 8]
     """
-    with evaluating(model), _Recorder(model) as recorder:
+    with evaluating(model), Recorder(model) as recorder:
         for x in batches(data):
             model(x)
     return recorder.rows()
@@ -309,7 +309,7 @@ def perturb(
         changes += [(module, "noise", float(noise)), (module, "time_bits", time_bits)]
         if isinstance(module, TTFSFire):
             changes.append((module, "shorten", float(shorten)))
-    changes += [(m, "weight_bits", weight_bits) for m in model.modules() if isinstance(m, _Synapse)]
+    changes += [(m, "weight_bits", weight_bits) for m in model.modules() if isinstance(m, Synapse)]
     before = [(module, name, getattr(module, name)) for module, name, _ in changes]
     try:
         for module, name, value in changes:

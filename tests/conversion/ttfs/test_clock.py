@@ -13,15 +13,15 @@ from ttfs_networks import FAMILIES, network
 
 from snn_dendrite_plugin.conversion.ttfs.relu import convert_relu
 from snn_dendrite_plugin.layers import (
+    ClockedDecoder,
+    ClockedEncoder,
+    ClockedMaxPool,
+    ClockedReadout,
+    ClockedScale,
     SpikeTimes,
     TTFSEncode,
-    TTFSEncoder,
     TTFSFire,
-    TTFSReadout,
     TTFSRelay,
-    TTFSSpikeDecoder,
-    TTFSSpikeMaxPool,
-    TTFSSpikeScale,
 )
 
 DOUBLE = torch.float64
@@ -109,7 +109,7 @@ def test_hosts_and_step_modes_give_the_same_output(name, host):
 
 def record_spikes(clocked, x):
     """Spikes of every neuron and pool, stacked over time."""
-    kinds, trains = ("TTFS", "_Node", "SpikeMaxPool", "TTFSSpikeMaxPool"), {}
+    kinds, trains = ("TTFS", "_Node", "MaxPool", "ClockedMaxPool"), {}
 
     def hook(name):
         def keep(module, arguments, out):
@@ -197,19 +197,19 @@ def test_error_halves_as_the_steps_double():
 
 def test_encoder_and_decoder():
     x = torch.tensor([[0.0, 1e-9, 0.25, 0.26, 1.0, 2.0, -1.0]])
-    encoder = TTFSEncoder(4)
+    encoder = ClockedEncoder(4)
     spikes = encoder(x)
     bins = [None if not s.any() else int(s.argmax()) for s in spikes[:, 0].T]
     assert bins == [None, 3, 3, 2, 0, 0, None]
     assert (int(encoder.saturated), int(encoder.seen)) == (2, 7)
-    values = TTFSSpikeDecoder(4)(spikes)
+    values = ClockedDecoder(4)(spikes)
     torch.testing.assert_close(values, torch.tensor([[0.0, 0.125, 0.125, 0.375, 0.875, 0.875, 0.0]]))
-    stepwise = TTFSEncoder(4, step_mode="s")
+    stepwise = ClockedEncoder(4, step_mode="s")
     assert torch.equal(torch.stack([stepwise(x) for _ in range(4)]), spikes)
     assert not stepwise(x).any()  # silent until reset
     stepwise.reset()
     assert torch.equal(stepwise(x), spikes[0])
-    pipelined = TTFSEncoder(2, step_mode="s", repeat=True)
+    pipelined = ClockedEncoder(2, step_mode="s", repeat=True)
     a, b = torch.tensor([[0.9]]), torch.tensor([[0.2]])
     assert [float(pipelined(i)) for i in (a, a, b, b, a)] == [1, 0, 0, 1, 1]
     with pytest.raises(ValueError, match="NaN"):
@@ -220,7 +220,7 @@ def test_encoder_and_decoder():
 
 def test_readout_over_windows_and_steps():
     x = (torch.rand(8, 2, 3) < 0.3).float()
-    readout = TTFSReadout(4, window=2.0, bias=torch.tensor([1.0, 2.0, 3.0]))
+    readout = ClockedReadout(4, window=2.0, bias=torch.tensor([1.0, 2.0, 3.0]))
     whole = readout(x)
     assert whole.shape == (2, 2, 3)
     weights = torch.tensor([3.5, 2.5, 1.5, 0.5]).reshape(4, 1, 1) * 0.5
@@ -231,11 +231,11 @@ def test_readout_over_windows_and_steps():
     assert torch.equal(steps[3], whole[0])
     assert torch.equal(steps[6], whole[0])
     assert torch.equal(steps[7], whole[1])
-    assert TTFSReadout(4, window=1 / 3).half().window.item() == 1 / 3
+    assert ClockedReadout(4, window=1 / 3).half().window.item() == 1 / 3
     with pytest.raises(ValueError, match="whole windows of steps=4"):
-        TTFSReadout(4)(x[:6])
+        ClockedReadout(4)(x[:6])
     with pytest.raises(ValueError, match="window is 0"):
-        TTFSReadout(4, window=0)
+        ClockedReadout(4, window=0)
 
 
 @pytest.mark.parametrize("options", [{"kernel_size": 2}, {"kernel_size": 3, "stride": 2, "padding": 1}])
@@ -243,10 +243,10 @@ def test_readout_over_windows_and_steps():
 def test_max_pool_of_spikes(options, latest):
     steps = 5
     x = torch.rand(4, 3, 7, 6, dtype=DOUBLE) - 0.2
-    spikes = TTFSEncoder(steps)(x).requires_grad_()
-    pool = TTFSSpikeMaxPool(steps, **options, latest=latest)
+    spikes = ClockedEncoder(steps)(x).requires_grad_()
+    pool = ClockedMaxPool(steps, **options, latest=latest)
     out = pool(spikes)
-    decode = TTFSSpikeDecoder(steps)
+    decode = ClockedDecoder(steps)
     values = decode(spikes.detach())
     sign = torch.ones(3, 1, 1, dtype=DOUBLE)
     if latest is not None:
@@ -265,14 +265,14 @@ def test_max_pool_of_spikes(options, latest):
 
 def test_pooling_every_step_would_break_the_rule():
     """The reason for a pool of its own."""
-    spikes = TTFSEncoder(8)(torch.rand(4, 1, 8, 8))
+    spikes = ClockedEncoder(8)(torch.rand(4, 1, 8, 8))
     naive = torch.stack([F.max_pool2d(s, 2) for s in spikes]).sum(0)
     assert float(naive.max()) > 1
-    assert float(TTFSSpikeMaxPool(8, 2)(spikes).sum(0).max()) == 1
+    assert float(ClockedMaxPool(8, 2)(spikes).sum(0).max()) == 1
 
 
 def test_pool_needs_the_whole_window_for_backward():
-    pool = TTFSSpikeMaxPool(4, 2, step_mode="s")
+    pool = ClockedMaxPool(4, 2, step_mode="s")
     x = torch.ones(1, 1, 2, 2, requires_grad=True)
     with pytest.raises(RuntimeError, match="needs a whole window"):
         pool(x).sum().backward()
@@ -308,6 +308,6 @@ def test_wrong_use():
     with pytest.raises(ValueError, match="'_?3' .max pooling. on a clock"):
         averaged.clock_driven(4)
     with pytest.raises(ValueError, match="pooling got spikes of step shape"):
-        TTFSSpikeMaxPool(2, 2)(torch.zeros(2, 3, 4))
-    scale = TTFSSpikeScale(2, torch.tensor([2.0]), step_mode="s")
+        ClockedMaxPool(2, 2)(torch.zeros(2, 3, 4))
+    scale = ClockedScale(2, torch.tensor([2.0]), step_mode="s")
     assert scale(torch.ones(1, 1, 3)).tolist() == [[[2.0, 2.0, 2.0]]]
