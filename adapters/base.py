@@ -41,6 +41,10 @@ class HostAdapter:
     """
 
     host: str = ""
+    # The host's modules whose subclasses of nn.Module a checkpoint may contain, as none of their constructors reads,
+    # writes or runs anything; and the modules among these for which that is not true.
+    checkpoint_modules: tuple[str, ...] = ()
+    checkpoint_barred: tuple[str, ...] = ()
 
     def __init__(self) -> None:
         self.installed: dict[str, type] = {}

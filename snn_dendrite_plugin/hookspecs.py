@@ -37,7 +37,8 @@ def snn_dendrite_register_models(register: Callable[..., None]) -> None:
             ``sequence_names`` names a class that takes a whole ``[T, N, C, *]`` sequence at once there.
 
     A name that is taken stays with the plugin that had it first (the built-in plugin comes before all others), and a
-    warning names both.
+    warning names both. ``snn-dendrite convert`` lets checkpoints contain registered classes, with whatever arguments a
+    hostile one gives: a constructor must not run, read or write what it is told.
 
     Example:
         >>> from snn_dendrite_plugin import hookimpl
@@ -125,7 +126,7 @@ def snn_dendrite_register_layers(register: Callable[..., None]) -> None:
             ``"m"`` for sequences ``[T, N, C, *]``; in ``snntorch``, whose users' layers are torch's own, it is the
             class itself.
 
-    Names that are taken are treated as those of models are.
+    Names that are taken, and checkpoints, are treated as those of models are.
 
     Example:
         >>> from snn_dendrite_plugin import hookimpl

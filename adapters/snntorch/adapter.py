@@ -39,6 +39,7 @@ class SnnTorchAdapter(HostAdapter):
     """Classes in ``snntorch``, and what conversion needs to know of this host's neurons."""
 
     host = "snntorch"
+    checkpoint_modules = ("snntorch._neurons",)
 
     def namespaces(self) -> Iterable[ModuleType]:
         return (snntorch,)

@@ -340,6 +340,9 @@ def _forgive_missing(module: Shell, incompatible: Any) -> None:
         missing[:] = [key for key in missing if not key.startswith(prefix + "model.")]
 
 
+_forgive_missing.in_checkpoints = True  # type: ignore[attr-defined]  # as a hook of every neuron
+
+
 def get_beta(neuron: Shell) -> Tensor:
     """Decay of the membrane potential per step: one value, or one per channel; with a gradient where it is learned."""
     return read_decay(neuron.model).to(neuron.threshold.dtype)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 import functools
 from collections.abc import Callable
-from typing import Any
+from typing import Any, ClassVar
 
 import torch
 from snntorch import SpikingNeuron
@@ -52,6 +52,8 @@ class TableSpike:
         >>> TableSpike(Surrogate("fast_sigmoid", 25.0))(torch.tensor([-1.0, 0.0, 1.0])).tolist()
         [0.0, 0.0, 1.0]
     """
+
+    in_checkpoints: ClassVar[bool] = True
 
     surrogate: Surrogate
 

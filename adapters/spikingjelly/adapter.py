@@ -27,6 +27,8 @@ class SpikingJellyAdapter(HostAdapter):
     """Nodes in ``spikingjelly.activation_based.neuron``, and what conversion needs to know of this host's neurons."""
 
     host = "spikingjelly"
+    checkpoint_modules = tuple(f"{base.__package__}.{name}" for name in ("layer", "model", "neuron", "surrogate"))
+    checkpoint_barred = (f"{base.__package__}.neuron.flexsn",)  # writes code for a kernel and loads it
 
     def namespaces(self):
         return (neuron,)

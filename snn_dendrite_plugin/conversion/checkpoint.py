@@ -1,12 +1,12 @@
 """A checkpoint that holds a whole network, with its neurons exchanged: behind ``snn-dendrite convert``.
 
-A checkpoint is a pickle, and unpickling one can run any code. :func:`load_network` therefore lets through the classes
-of ``torch.nn``, of the hosts and of this package, and refuses the rest before anything of it runs.
+A checkpoint is a pickle, and unpickling one can run any code. :func:`load_network` therefore lets through what
+:mod:`.harmless` knows (classes of ``torch.nn``, of the hosts, of this package and of registered plugins), and refuses
+the rest before anything of it runs.
 """
 
 from __future__ import annotations
 
-import importlib
 import pickle
 import sys
 import tempfile
@@ -22,40 +22,6 @@ if TYPE_CHECKING:
     from .report import ConversionReport
 
 __all__ = ["CheckpointError", "convert_checkpoint", "load_network"]
-
-# Modules whose subclasses of nn.Module may be unpickled: none of their constructors reads, writes or runs anything.
-_MODULE_CLASSES = (
-    "torch.nn.modules",
-    "spikingjelly.activation_based.layer",
-    "spikingjelly.activation_based.model",
-    "spikingjelly.activation_based.neuron",
-    "spikingjelly.activation_based.surrogate",
-    "snntorch._neurons",
-    "snn_dendrite_plugin.adapters",
-    "snn_dendrite_plugin.conversion",
-    "snn_dendrite_plugin.layers",
-    "snn_dendrite_plugin.neurons",
-)
-_GENERATORS = "spikingjelly.activation_based.neuron.flexsn"  # except these, which write code for a kernel and load it
-# What else networks refer to, by name.
-_OTHERS = frozenset(
-    {
-        "torch.nn.functional.gelu",
-        "torch.nn.functional.relu",
-        "torch.nn.modules.module._WrappedHook",
-        "torch.nn.parameter.UninitializedBuffer",
-        "torch.nn.parameter.UninitializedParameter",
-        "snn_dendrite_plugin.adapters.snntorch.surrogates.TableSpike",
-        "snn_dendrite_plugin.conversion.report.ConversionReport",
-        "snn_dendrite_plugin.conversion.report.ConvertedNeuron",
-        "snn_dendrite_plugin.conversion.report.SkippedNeuron",
-        "snn_dendrite_plugin.conversion.undo.Replaced",
-        "snn_dendrite_plugin.conversion.weights.PointWeights",
-        "snn_dendrite_plugin.kernels.surrogates.Surrogate",
-        "snn_dendrite_plugin.swap.stand_in._new_point",
-    }
-)
-
 
 _ANYWAY = "Loading it could run any code; --unsafe loads it anyway"
 
@@ -186,15 +152,13 @@ def _harmless(path: Path, allow: Iterable[str]) -> list[Any]:
     """The classes and functions that a checkpoint names, all of them harmless; anything else is refused unread."""
     import torch
 
+    from .harmless import harmless, resolve
+
     names = _names_in(path)
     allowed = set(allow)
-    found, refused = [], []
-    for name in sorted(names):
-        value = _resolve(name) if name in _OTHERS or name in allowed else _module_class(name)
-        if value is None:
-            refused.append(name)
-        else:
-            found.append(value)
+    found = harmless(names - allowed)
+    found |= {name: value for name in names & allowed if (value := resolve(name)) is not None}
+    refused = sorted(names - set(found))
     if refused:
         typo = "".join(
             f"; --allow {name} is not in it{did_you_mean(name, refused)}" for name in sorted(allowed - names)
@@ -206,7 +170,7 @@ def _harmless(path: Path, allow: Iterable[str]) -> list[Any]:
     missing = sorted(allowed - names)
     if missing:
         raise CheckpointError(f"--allow {missing[0]}: {path} contains no such name, but {', '.join(sorted(names))}")
-    return [value for value in found if value is not torch.nn.Module]
+    return [value for value in found.values() if value is not torch.nn.Module]
 
 
 def _names_in(path: Path) -> set[str]:
@@ -224,31 +188,6 @@ def _names_in(path: Path) -> set[str]:
         raise CheckpointError(f"{path} is refused: {error}, which networks do not need. {_ANYWAY}") from error
     except Exception as error:
         raise CheckpointError(f"{path} cannot be read as a checkpoint: {type(error).__name__}: {error}") from error
-
-
-def _module_class(name: str) -> type | None:
-    """The subclass of nn.Module called ``name`` in one of the modules that are known, or None."""
-    import torch
-
-    if name.startswith(_GENERATORS) or not any(name.startswith(f"{prefix}.") for prefix in _MODULE_CLASSES):
-        return None
-    value = _resolve(name)
-    return value if isinstance(value, type) and issubclass(value, torch.nn.Module) else None
-
-
-def _resolve(name: str) -> Any:
-    """The object that a pickle means by ``name``, or None: it must say itself that this is its name."""
-    parts = name.split(".")
-    for split in range(len(parts) - 1, 0, -1):
-        try:
-            value: Any = importlib.import_module(".".join(parts[:split]))
-        except ImportError:
-            continue
-        for part in parts[split:]:
-            value = getattr(value, part, None)
-        module, qualname = getattr(value, "__module__", None), getattr(value, "__qualname__", None)
-        return value if f"{module}.{qualname}" == name else None
-    return None
 
 
 def _may_be_own(name: str) -> bool:

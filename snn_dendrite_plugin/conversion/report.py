@@ -65,6 +65,8 @@ class ConvertedNeuron:
         notes: what the user should know, e.g. hooks that stay on the replaced module.
     """
 
+    in_checkpoints: ClassVar[bool] = True
+
     name: str
     host: str
     before: str
@@ -87,6 +89,8 @@ class ConvertedNeuron:
 @dataclasses.dataclass(frozen=True)
 class SkippedNeuron:
     """One neuron that stayed as it was, and why."""
+
+    in_checkpoints: ClassVar[bool] = True
 
     name: str
     before: str
@@ -114,6 +118,7 @@ class ConversionReport(Report):
         (['1'], 15, 21)
     """
 
+    in_checkpoints: ClassVar[bool] = True
     columns = ("neuron", "was", "is", "wiring", "parameters", "flipped spikes", "notes")
 
     to: str

@@ -35,6 +35,8 @@ class Replaced:
         own: the arguments that conversion and the user added.
     """
 
+    in_checkpoints = True
+
     def __init__(
         self,
         original: nn.Module,

@@ -45,6 +45,8 @@ class PointWeights:
     conversion.
     """
 
+    in_checkpoints = True
+
     def __call__(
         self, module: nn.Module, state_dict: dict[str, Any], prefix: str, metadata: Any, strict: bool,
         missing: list[str], unexpected: list[str], errors: list[str],

@@ -195,6 +195,8 @@ class BranchedBatchNorm(nn.Module):
 class ExpandedWeights:
     """``load_state_dict`` pre-hook of a widened layer: weights of the one it replaced are shared out over branches."""
 
+    in_checkpoints = True
+
     def __init__(self, branches: int) -> None:
         self.branches = branches
 

@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Any
 
 from torch import nn
 
+from .. import plugins
 from ..conversion.undo import replaced
 from .optimizer import resuming
 
@@ -143,9 +144,15 @@ def _reduce_point(point: nn.Module) -> tuple[Any, ...]:
 
 def _new_point(module: str, name: str) -> nn.Module:
     """An empty neuron of the host, for unpickling, whether or not a stand-in has its name."""
+    hosts = {spec.trigger.partition(".")[0] for spec in plugins.adapters().values()}
+    if module.partition(".")[0] not in hosts:  # a pickle may say anything
+        raise ValueError(f"module is {module!r}; it must be one of a host: {', '.join(sorted(hosts))}")
     cls = getattr(importlib.import_module(module), name)
     if not isinstance(cls, type) or not issubclass(cls, nn.Module):
         raise TypeError(f"{module}.{name} is {cls!r}; it must be a class of modules")
     rule = vars(cls).get("_swap_rule")
     cls = cls if rule is None else rule.original
     return cls.__new__(cls)
+
+
+_new_point.in_checkpoints = True  # type: ignore[attr-defined]

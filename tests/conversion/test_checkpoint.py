@@ -11,14 +11,17 @@ import zipfile
 import pytest
 import snntorch as snn
 import torch
+from places import SAMPLE
 from spikingjelly.activation_based import functional, layer, neuron, surrogate
 from spikingjelly.activation_based.model import spikformer
 from torch import nn
 from typer.testing import CliRunner
 
 import snn_dendrite_plugin as sdp
+from snn_dendrite_plugin import plugins
 from snn_dendrite_plugin.cli import app
 from snn_dendrite_plugin.conversion.checkpoint import CheckpointError, convert_checkpoint, load_network
+from snn_dendrite_plugin.swap.stand_in import _new_point
 
 
 def network() -> nn.Module:
@@ -142,6 +145,37 @@ def test_hostile_checkpoint_is_refused_and_nothing_runs(tmp_path, write, attack)
     assert "could run any code" in result.stderr
     assert not touched.exists()
     assert not (tmp_path / "out.pt").exists()
+
+
+def test_function_that_makes_empty_neurons_imports_hosts_alone(tmp_path, monkeypatch):
+    (tmp_path / "bystander.py").write_text("raise SystemExit('imported')")
+    monkeypatch.syspath_prepend(str(tmp_path))
+    torch.save({"model": network(), "extra": Calls(_new_point, "bystander", "Net")}, tmp_path / "in.pt")
+    with pytest.raises(CheckpointError, match="module is 'bystander'; it must be one of a host"):
+        load_network(tmp_path / "in.pt")
+    assert "bystander" not in sys.modules
+
+
+def test_registered_classes_of_a_plugin_are_allowed_and_no_others(tmp_path, monkeypatch):
+    monkeypatch.syspath_prepend(str(SAMPLE))
+    import sample_neurons.plugin
+    import sample_neurons.signed
+
+    plugins.register_plugin(sample_neurons.plugin, "sample")
+    try:
+        net = nn.Sequential(layer.SignedLinear(4, 3), neuron.QIF(), sample_neurons.signed.SignedLinear(3, 3), snn.QIF())
+        torch.save(net, tmp_path / "in.pt")
+        again = load_network(tmp_path / "in.pt")
+        assert [type(module) for module in again] == [type(module) for module in net]
+        monkeypatch.setattr(sample_neurons.signed, "Other", type("Other", (nn.Linear,), {}), raising=False)
+        sample_neurons.signed.Other.__module__ = "sample_neurons.signed"
+        torch.save(nn.Sequential(sample_neurons.signed.Other(2, 2)), tmp_path / "other.pt")
+        with pytest.raises(CheckpointError, match=r"contains sample_neurons\.signed\.Other, not known"):
+            load_network(tmp_path / "other.pt")
+    finally:
+        plugins.unregister_plugin(sample_neurons.plugin)
+    with pytest.raises(CheckpointError, match=r"contains .*sample_neurons\.qif\.QIF"):
+        load_network(tmp_path / "in.pt")
 
 
 def test_refusal_names_what_is_not_known(tmp_path):
