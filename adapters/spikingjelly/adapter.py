@@ -138,10 +138,15 @@ class SpikingJellyAdapter(HostAdapter):
         functional.reset_net(root)
 
     def after_swap(self, root: nn.Module) -> None:
+        """Have ``reset_net`` look for the modules to reset anew, in every network it knows.
+
+        The host keeps a list per network it was given, which may be a parent of ``root`` or a wrapper around it: nobody
+        knows these, and the neurons that were taken out live on for ``revert``.
+        """
         invalidate = getattr(functional, "invalidate_reset_cache", None)
         if invalidate is not None:
-            for module in root.modules():
-                invalidate(module)
+            for network in (*root.modules(), *getattr(functional.net_config, "_RESET_MODULE_CACHE", ())):
+                invalidate(network)
 
 
 adapter = SpikingJellyAdapter()
