@@ -243,6 +243,15 @@ def test_script_that_failed_is_not_blamed_for_what_it_did_not_construct(tmp_path
     assert "constructed no" not in result.stderr
 
 
+@pytest.mark.parametrize(("name", "extra"), [("LIFNode", "spikingjelly"), ("snntorch.Leaky", "snntorch")])
+def test_host_that_is_missing_is_named_with_its_extra(monkeypatch, name, extra):
+    from snn_dendrite_plugin.swap import rules
+
+    monkeypatch.setattr(rules, "_hosts", lambda wanted="": iter(()))
+    with pytest.raises(ValueError, match=rf'pip install "snn-dendrite-plugin\[{extra}\]"$'):
+        swap.plan_swaps({name: "DendSN"})
+
+
 def test_missing_script(tmp_path):
     result = CliRunner().invoke(app, ["run", str(tmp_path / "absent.py")])
     assert result.exit_code == 2
