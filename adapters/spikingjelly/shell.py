@@ -95,7 +95,7 @@ class PluginNode(NodeBase):
         if not accepts(self.model_class, "beta"):
             return None
         decay = read_decay(self.model).detach()
-        if decay.numel() > 1:
+        if decay.numel() > 1 or decay.is_meta or type(decay) is not Tensor:  # no number to read in a fake tensor
             return 1 / (1 - decay)
         value = decay.item()
         if self._tau is not None and abs(1 - 1 / self._tau - value) <= 1e-6:  # as given, not by way of the decay

@@ -336,3 +336,11 @@ def test_registration_never_overwrites_and_can_be_undone():
         del neuron.DendSN
         sdp.activate()
     assert neuron.DendSN is ours
+
+
+def test_tau_and_repr_where_tensors_have_no_values():
+    with torch.device("meta"):
+        node = neuron.DendSN(tau=4.0)
+    assert node.to("meta").tau.is_meta
+    with torch._subclasses.FakeTensorMode():
+        assert "DendSN" in repr(neuron.DendSN(tau=4.0))
