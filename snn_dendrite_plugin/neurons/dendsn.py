@@ -215,6 +215,8 @@ class DendSN(SomaDendriteModel):
 
     @classmethod
     def published_start(cls):
+        # Its branches have no offsets, and different inputs. In `shared` wiring ours stay: without them branches that
+        # start alike, with one input, would have one gradient and stay alike.
         return {"strength": "softmax", "alpha": 0.5, "direct": 0.0, "scale_branch_input": False}
 
     @classmethod
