@@ -13,6 +13,7 @@ from torch.nn.parameter import is_lazy
 from ...neurons.base import Firing, NeuronModel
 from ...neurons.dendsn import DendSN
 from ...neurons.lnm import LNM
+from ...neurons.polynomial import THETA_SCALE
 
 __all__ = ["CLOSE", "Parameters", "describe", "options", "refuse", "why_not"]
 
@@ -141,7 +142,7 @@ def options(p: Parameters, decay_input: bool) -> dict[str, Any]:
     leak = 1 - decay
     rho = leak if decay_input else np.ones_like(leak)
     if p.model == "LNM":
-        found: dict[str, Any] = {"degree": 1, "theta": _tensor(p.theta), "theta_scale": 1.0}
+        found: dict[str, Any] = {"degree": 1, "theta": _tensor(p.theta / [THETA_SCALE, 1.0])}
         if not np.allclose(p.direct, 1.0, **CLOSE):
             if len(p.direct) > 1 or not 0 <= p.direct[0] <= 1:
                 raise ValueError(f"the input's scale is {p.direct.tolist()}; an LNM has one of 0 to 1 for the layer")

@@ -7,6 +7,7 @@ from torch import Tensor
 
 from ..kernels.activations import ACTIVATIONS, Function, name_of
 from .core import SomaDendriteModel, Values, decay_column, soma_row
+from .polynomial import LIMITS, THETA_SCALE
 
 __all__ = ["DendSN"]
 
@@ -103,8 +104,8 @@ class DendSN(SomaDendriteModel):
         learn_beta: bool = False,
         decay_input: bool | None = None,
         rest: float = 0.0,
-        clamp: tuple[float, float] | None = (-1.0, 1.0),
-        theta_scale: float = 0.125,
+        clamp: tuple[float, float] | None = LIMITS,
+        theta_scale: float = THETA_SCALE,
     ) -> None:
         super().__init__(per_channel, channels)
         if isinstance(branches, bool) or not isinstance(branches, int) or branches < 1:

@@ -6,6 +6,7 @@ import torch
 from torch import Tensor
 
 from .core import SomaDendriteModel, Values, soma_row
+from .polynomial import LIMITS, THETA_SCALE
 
 __all__ = ["LNM"]
 
@@ -68,8 +69,8 @@ class LNM(SomaDendriteModel):
         rest: float = 0.0,
         theta: Values | None = None,
         learn_theta: bool = True,
-        clamp: tuple[float, float] | None = (-1.0, 1.0),
-        theta_scale: float = 0.125,
+        clamp: tuple[float, float] | None = LIMITS,
+        theta_scale: float = THETA_SCALE,
     ) -> None:
         super().__init__(per_channel, channels)
         row = soma_row(beta, rest, degree)

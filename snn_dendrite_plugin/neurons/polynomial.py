@@ -8,7 +8,10 @@ from collections.abc import Callable, Sequence
 import torch
 from torch import Tensor, nn
 
-__all__ = ["PolynomialSoma", "clamp_limits"]
+__all__ = ["LIMITS", "THETA_SCALE", "PolynomialSoma", "clamp_limits"]
+
+LIMITS = (-1.0, 1.0)
+THETA_SCALE = 0.125  # a power of 2: dividing a constant by it and multiplying again loses no bit
 
 
 class PolynomialSoma(nn.Module):
