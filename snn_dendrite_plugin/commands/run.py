@@ -20,8 +20,9 @@ from .terminal import INTERRUPTED, USAGE, fail
 if TYPE_CHECKING:
     from ..swap.rules import SwapRule
 
-__all__ = ["NOTHING_SWAPPED", "command", "own_arguments", "parse_swaps", "run_script"]
+__all__ = ["LOST", "NOTHING_SWAPPED", "command", "own_arguments", "parse_swaps", "run_script"]
 
+LOST = 4  # exit code of a script that succeeded although neurons' potentials became NaN or infinite in training
 NOTHING_SWAPPED = 3  # exit code of a script that succeeded but constructed none of the neurons to swap
 _STARTERS = ("runpy.py", "<frozen runpy>", "<frozen importlib._bootstrap>")  # files of the frames that start a script
 
@@ -42,14 +43,17 @@ def command(
     ] = None,
     provider: Annotated[str | None, typer.Option(help="Kernel provider: torch, cpu, triton or cupy.")] = None,
     module: Annotated[bool, typer.Option("--module", "-m", help="SCRIPT names a module, as with python -m.")] = False,
+    check_finite: Annotated[
+        bool, typer.Option("--check-finite", help="Raise where a neuron's state becomes NaN or infinite; slower.")
+    ] = False,
 ) -> None:
     """Run a training script unchanged, with its neurons swapped.
 
     The named neurons of its models are replaced as they are constructed. Nodes start as the neurons they replace unless
     --set says otherwise. Options end at the script: what follows is the script's own.
 
-    The exit code is the script's. It is 2 for a wrong option, and 3 when the script succeeded without constructing any
-    neuron to swap.
+    The exit code is the script's. It is 2 for a wrong option, 3 when the script succeeded without constructing any
+    neuron to swap, and 4 when it succeeded although a neuron's potential became NaN or infinite in training.
 
     Example: snn-dendrite run --swap LIFNode=DendSN --set branches=4 train.py --lr 0.01
     """
@@ -60,7 +64,8 @@ def command(
     except ValueError as error:
         fail(str(error), code=USAGE)
     try:
-        code = run_script(script, own, swaps=pairs, settings=values, provider=provider, module=module)
+        code = run_script(script, own, swaps=pairs, settings=values, provider=provider, module=module,
+                          check_finite=check_finite)  # fmt: skip
     except _UsageError as error:
         fail(str(error), code=USAGE)
     raise typer.Exit(code)
@@ -120,6 +125,7 @@ def run_script(
     settings: dict[str, Any] | None = None,
     provider: str | None = None,
     module: bool = False,
+    check_finite: bool = False,
 ) -> int:
     """Run a script as ``python script.py arguments...`` would, with the plugin active and neurons swapped.
 
@@ -132,9 +138,11 @@ def run_script(
         settings: arguments of the nodes.
         provider: name of the kernel provider to force.
         module: run ``script`` as ``python -m`` would.
+        check_finite: raise in the script where a neuron's state becomes NaN or infinite.
 
     Returns:
-        The script's exit code; ``NOTHING_SWAPPED`` where it is 0 but a swap matched nothing.
+        The script's exit code; where that is 0, ``NOTHING_SWAPPED`` if a swap matched nothing, and ``LOST`` if neurons'
+        potentials became NaN or infinite in training.
 
     Raises:
         Exception: of a private kind, with a message for the user, when the script cannot be started as asked.
@@ -151,16 +159,41 @@ def run_script(
                 stack.enter_context(swapping(rules))
             if provider is not None:
                 stack.enter_context(_provider(provider))
+            if check_finite:
+                from ..neurons.finite import check_every_neuron
+
+                stack.enter_context(check_every_neuron())
         except (TypeError, ValueError, RuntimeError, ImportError) as error:
             raise _UsageError(str(error)) from error
         for rule in rules:
             for note in rule.notes:
                 _say(f"note: {note}")
         process = os.getpid()
-        code = _execute(script, arguments, module)
+        left: dict[str, Any] = {}
+        before = len(_lost_potentials())
+        code = _execute(script, arguments, module, left)
     if os.getpid() != process:  # a forked child that returned: the summary is its parent's
         return code
-    return _summarise(rules, code)
+    code = _summarise(rules, code)
+    lost = _lost(left, before) if code == 0 else []
+    for what in lost:
+        _say(f"error: {what} became NaN or infinite in training; --check-finite stops at the first such step")
+    return LOST if lost else code
+
+
+def _lost_potentials() -> list[str]:
+    watch = sys.modules.get("snn_dendrite_plugin.neurons.watch")
+    return [] if watch is None else watch.lost()  # None: there is no neuron of ours
+
+
+def _lost(left: dict[str, Any], before: int) -> list[str]:
+    """What became NaN or infinite: layers that said so, else parameters of networks that the script's names hold."""
+    if "snn_dendrite_plugin.neurons.watch" not in sys.modules:
+        return []
+    from ..neurons.finite import nonfinite_parameters
+
+    found = [f"the potential of layer {name}" for name in _lost_potentials()[before:]]
+    return found or [f"{name}.{key}" for name, thing in left.items() for key in nonfinite_parameters(thing)]
 
 
 @contextlib.contextmanager
@@ -186,8 +219,8 @@ def _leave_search_path() -> None:
         del sys.path[0]
 
 
-def _execute(script: str, arguments: Sequence[str], module: bool) -> int:
-    """Run it, report what it raises, and return its exit code."""
+def _execute(script: str, arguments: Sequence[str], module: bool, left: dict[str, Any]) -> int:
+    """Run it, report what it raises, and return its exit code; the names it ends with go into ``left``."""
     argv, path = sys.argv, list(sys.path)
     target = script if module else os.path.abspath(script)
     sys.argv = [script, *arguments]
@@ -195,9 +228,9 @@ def _execute(script: str, arguments: Sequence[str], module: bool) -> int:
         sys.path.insert(0, os.getcwd() if module else os.path.dirname(os.path.realpath(script)))
     try:
         if module:
-            runpy.run_module(target, run_name="__main__", alter_sys=True)
+            left |= runpy.run_module(target, run_name="__main__", alter_sys=True)
         else:
-            runpy.run_path(target, run_name="__main__")
+            left |= runpy.run_path(target, run_name="__main__")
     except SystemExit as error:
         return _exit_code(error)
     except BaseException as error:

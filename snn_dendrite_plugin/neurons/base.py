@@ -10,6 +10,7 @@ from torch import Tensor, nn
 
 from ..kernels.dtypes import state_dtype
 from .firing import DEFAULT_FIRING, Firing, FiringStep
+from .watch import layer_name, look
 
 __all__ = ["DEFAULT_FIRING", "HOST_ARGUMENTS", "Firing", "FiringStep", "NeuronModel", "States"]
 
@@ -69,7 +70,7 @@ class NeuronModel(nn.Module):
     states: Mapping[str, float] = {"v": 0.0}
     from_host: Collection[str] | None = None
     no_drop_in: str | None = None
-    watched: str | None = None  # the layer's name while check_finite is on
+    watched: str | None = None  # the layer's name while check_finite is on; "" where it is looked up
 
     def state_names(self, firing: Firing) -> tuple[str, ...]:
         """Names of the states a call carries: the model's, and ``fired`` last when ``firing.fire_once``."""
@@ -111,6 +112,7 @@ class NeuronModel(nn.Module):
         if fired is not None:
             spikes = spikes * now.allowed  # also where the model made its spikes without asking the rule
             new = (*new, torch.maximum(fired, spikes.detach()))
+        self.refuse_nonfinite(tuple(new))
         return spikes.to(x.dtype), tuple(new)
 
     def sequence(self, x_seq: Tensor, states: States, firing: Firing, record: bool = False) -> tuple[Any, ...]:
@@ -126,19 +128,23 @@ class NeuronModel(nn.Module):
             s, states = self.advance(x, states, firing)
             spikes.append(s)
             trace.append(states[0])
-        self.refuse_nonfinite(states)
         out = (torch.stack(spikes), states)
         return (*out, torch.stack(trace)) if record else out
 
-    def refuse_nonfinite(self, states: States) -> None:
-        """Raise where a state is NaN or infinite while ``check_finite`` is on."""
+    def refuse_nonfinite(self, states: States, steps: int = 1) -> None:
+        """Raise where a state is NaN or infinite while ``check_finite`` is on; else look now and then, and warn once.
+
+        ``steps``: how many time steps made these states.
+        """
         if self.watched is None:
+            look(self, states[0], steps)
             return
+        watched = self.watched or layer_name(self)
         for name, state in zip((*self.states, "fired"), states, strict=False):
             if not bool(torch.isfinite(state).all()):
                 count = int((~torch.isfinite(state)).sum())
                 raise FloatingPointError(
-                    f"layer {self.watched!r} ({type(self).__name__}): {count} of {state.numel()} values of its state "
+                    f"layer {watched!r} ({type(self).__name__}): {count} of {state.numel()} values of its state "
                     f"{name!r} are NaN or infinite"
                 )
 

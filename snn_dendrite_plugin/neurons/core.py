@@ -264,7 +264,7 @@ class SomaDendriteModel(PolynomialSoma, DoubleBuffers, NeuronModel):
         own = None if activation is None or isinstance(activation, str) else activation
         out = soma_dendrite(inputs, settings, None if table else firing.surrogate, own)
         new = tuple(s for s in (out.u, out.v, out.fired) if s is not None)
-        self.refuse_nonfinite(new)
+        self.refuse_nonfinite(new, x_seq.shape[0])
         spikes, trace = out.spikes, out.u_sequence
         if lift:
             spikes = spikes.reshape(spikes.shape[0], *spikes.shape[1 + lift :])

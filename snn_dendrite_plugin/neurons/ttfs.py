@@ -184,7 +184,7 @@ class TTFS(DoubleBuffers, NeuronModel):
         bias = self._bias(x_seq.shape[1:], dtype)
         spikes, potentials = ttfs(x_seq, bias, self._windows(dtype), self.steps)
         new = (potentials[-1], torch.zeros_like(charge), torch.zeros_like(clock), *rest)
-        self.refuse_nonfinite(new)
+        self.refuse_nonfinite(new, x_seq.shape[0])
         if not record:
             return spikes, new
         return spikes, new, potentials.repeat_interleave(self.steps, 0)

@@ -15,7 +15,7 @@ from typer.testing import CliRunner
 
 from snn_dendrite_plugin import swap
 from snn_dendrite_plugin.cli import app
-from snn_dendrite_plugin.commands.run import NOTHING_SWAPPED
+from snn_dendrite_plugin.commands.run import LOST, NOTHING_SWAPPED
 from snn_dendrite_plugin.commands.settings import parse_settings
 
 
@@ -256,3 +256,37 @@ def test_parse_settings():
         parse_settings(["4"])
     with pytest.raises(ValueError, match="must be a Python literal"):
         parse_settings(["a=__import__('os')"])
+
+
+# -- training that is lost ---------------------------------------------------------------------------------------------
+
+DIVERGES = """
+import torch, snntorch as snn
+net = torch.nn.Sequential(torch.nn.Linear(4, 3), snn.Leaky(beta=0.9, init_hidden=True), torch.nn.Linear(3, 2))
+net[0].weight.data[0, 0] = {value}
+for step in range({steps}):
+    loss = net(torch.rand(2, 4)).nansum()
+print("the script is done")
+"""
+
+
+@pytest.mark.filterwarnings("ignore::snn_dendrite_plugin.neurons.watch.NonFiniteWarning")
+@pytest.mark.parametrize("steps", [1, 100])
+def test_a_network_that_is_lost_ends_with_4(tmp_path, steps):
+    code = DIVERGES.format(value="float('nan')", steps=steps)
+    result = execute(tmp_path, code, options=("--swap", "Leaky=LNM"))
+    assert result.exit_code == LOST == 4
+    assert "the script is done" in result.stdout
+    found = "net.0.weight" if steps == 1 else "the potential of layer '1' (LNM)"
+    assert f"error: {found} became NaN or infinite in training" in result.stderr
+    fine = execute(tmp_path, DIVERGES.format(value=1.0, steps=steps), options=("--swap", "Leaky=LNM"))
+    assert fine.exit_code == 0, fine.stderr
+
+
+def test_check_finite_stops_at_the_first_step(tmp_path):
+    code = DIVERGES.format(value="float('nan')", steps=1)
+    result = execute(tmp_path, code, options=("--check-finite", "--swap", "Leaky=LNM"))
+    assert result.exit_code == 1
+    assert "done" not in result.stdout
+    assert "layer '1' (LNM): 2 of 6 values of its state 'v' are NaN or infinite" in result.stderr
+    assert sdp.NeuronModel.watched is None
