@@ -17,6 +17,7 @@ from snn_dendrite_plugin import swap
 from snn_dendrite_plugin.cli import app
 from snn_dendrite_plugin.commands.run import LOST, NOTHING_SWAPPED
 from snn_dendrite_plugin.commands.settings import parse_settings
+from snn_dendrite_plugin.neurons.base import NeuronModel
 
 
 def execute(tmp_path: Path, code: str, *arguments: str, options: tuple[str, ...] = (), name: str = "script.py"):
@@ -289,4 +290,4 @@ def test_check_finite_stops_at_the_first_step(tmp_path):
     assert result.exit_code == 1
     assert "done" not in result.stdout
     assert "layer '1' (LNM): 2 of 6 values of its state 'v' are NaN or infinite" in result.stderr
-    assert sdp.NeuronModel.watched is None
+    assert NeuronModel.watched is None
