@@ -108,7 +108,9 @@ def _install_in(module: ModuleType | None) -> None:
             _attached[spec.name] = adapter
         host = functools.partial(_version, spec.host, module)
         show_layer = getattr(adapter, "install_layer", None)  # an adapter need not show layers
-        items = [(model, adapter.install, "installed") for model in plugins.models().values()]
+        items: list[tuple[Any, Any, str]] = [
+            (model, adapter.install, "installed") for model in plugins.models().values()
+        ]
         if show_layer is not None:
             items += [(layer, show_layer, "installed_layers") for layer in plugins.layers().values()]
         for item, install, shown in items:
@@ -117,9 +119,8 @@ def _install_in(module: ModuleType | None) -> None:
             if work.exception is not None:
                 _warn(f"adapter {spec.name!r} cannot install {_named(item)} in {host()}", work)
                 continue
-            installed = getattr(adapter, shown, None)
-            names = [] if installed is None else item.names_in(spec.host)
-            refused = [name for name in names if name not in installed]
+            installed = getattr(adapter, shown, item.names_in(spec.host))  # an adapter need not tell
+            refused = [name for name in item.names_in(spec.host) if name not in installed]
             if refused and shown == "installed":
                 refused = [name for name in refused if hasattr(module, name)]
             if refused:

@@ -97,7 +97,7 @@ def _processor() -> str:
 def _plugins(problems: list[str]) -> list[dict[str, Any]]:
     found = []
     for info in plugins.installed_plugins():
-        item = {"name": info.name, "distribution": info.distribution, "version": info.version}
+        item: dict[str, Any] = {"name": info.name, "distribution": info.distribution, "version": info.version}
         left_out = bool(info.error and info.error.startswith("not selected"))
         item["state"], item["seconds"] = info.error or "ok", info.seconds
         if info.error and not left_out:
