@@ -11,28 +11,17 @@ import functools
 import os
 import sys
 import threading
-import warnings
 from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from importlib.metadata import Distribution, EntryPoint, distributions
 from typing import Any
 
 import pluggy
 
 from . import hookspecs
-from .guard import Guarded
 from .kernels import providers as kernel_providers
-from .specs import (
-    AdapterSpec,
-    CommandSpec,
-    ConversionSpec,
-    LayerSpec,
-    ModelSpec,
-    ProviderSpec,
-    avoids,
-    check_op,
-    claims,
-)
+from .registered import FIRST, KINDS, PluginWarning, Record, Registered, warn
+from .specs import AdapterSpec, CommandSpec, ConversionSpec, LayerSpec, ModelSpec, ProviderSpec, check_op
 
 __all__ = [
     "AdapterSpec",
@@ -59,22 +48,7 @@ __all__ = [
 _BUILTIN = "snn_dendrite_plugin.builtin"
 DISTRIBUTION = "snn-dendrite-plugin"  # ours
 _SELECTION = "SNN_DENDRITE_PLUGINS"
-# What can be registered: the end of the hook's name -> its fields. Names of models and layers are checked in every
-# host, so that adapters come first; those of layers and conversions against the models'.
-_KINDS: dict[str, type[Any]] = {
-    "adapters": AdapterSpec,
-    "models": ModelSpec,
-    "layers": LayerSpec,
-    "providers": ProviderSpec,
-    "conversions": ConversionSpec,
-    "commands": CommandSpec,
-}
-_FIRST = {"models": "adapters", "layers": "models", "conversions": "models"}
 _lock = threading.RLock()
-
-
-class PluginWarning(UserWarning):
-    """A plugin could not be used, or not in full; everything else goes on without it."""
 
 
 @dataclass(frozen=True)
@@ -92,66 +66,6 @@ class PluginInfo:
     seconds: float = 0.0
 
 
-class _Record:
-    """A plugin's origin, and what went wrong with it, if anything."""
-
-    def __init__(self, name: str, distribution: Distribution | None = None) -> None:
-        self.name = name
-        self.distribution = distribution
-        self.hint = ""  # how to do without it
-        self.trusted = False  # the built-in plugin: no need to watch it
-        self.error: str | None = None
-        self.seconds = 0.0
-
-    def guarded(self, doing: str) -> Guarded:
-        """A block in which the plugin's code runs."""
-        return Guarded(f"{doing} the plugin {self}", self.hint, watch=not self.trusted)
-
-    def done(self, work: Guarded) -> None:
-        """Count the time of such a block, and warn where it was long."""
-        self.seconds += work.seconds
-        if work.slow and work.error is None:
-            _warn(work.slow)
-
-    def __str__(self) -> str:
-        return f"{self.name!r} of {self.distribution.name}" if self.distribution else f"{self.name!r}"
-
-
-class _Specs:
-    """What the plugins registered, by name; the first plugin to use a name has it."""
-
-    def __init__(self) -> None:
-        self.found: dict[str, dict[Any, Any]] = {kind: {} for kind in _KINDS}
-        self.owners: dict[tuple[str, str], _Record] = {}  # what is taken -> the plugin that has it
-        self.collected: set[str] = set()  # the hooks that have been called
-
-    def add(self, kind: str, record: _Record, **fields: Any) -> None:
-        """Register one item of a plugin's, if its names are free."""
-        spec = _KINDS[kind](**fields)
-        if record.distribution is not None and hasattr(spec, "distribution"):
-            spec = replace(spec, distribution=record.distribution.name)
-        hosts = sorted({adapter.host for adapter in self.found["adapters"].values()})
-        if self.claim(record, list(claims(spec, hosts)), list(avoids(spec, hosts))):
-            self.found[kind][(spec.op, spec.name) if kind == "providers" else spec.name] = spec
-
-    def claim(self, record: _Record, keys: list[tuple[str, str]], others: list[tuple[str, str]]) -> bool:
-        """Take ``keys`` for a plugin and return True, or warn and return False where another plugin has one.
-
-        ``others`` are names of other things, which may be taken, but by the same plugin.
-        """
-        for what, key in (*keys, *others):
-            owner = self.owners.get((what, key))
-            if owner is not None and ((what, key) in keys or owner is not record):
-                _warn(f"{what} {key!r} is registered by the plugins {owner} and {record}; the one of {owner} is kept")
-                return False
-        self.owners.update(dict.fromkeys(keys, record))
-        return True
-
-
-def _warn(message: str) -> None:
-    warnings.warn(message, PluginWarning, stacklevel=3)
-
-
 def _entry_points() -> list[tuple[Distribution, EntryPoint]]:
     """Our entry points, the built-in plugin first. Parses the few files that name the group: parsing all is slow."""
     found: dict[tuple[str, str], tuple[Distribution, EntryPoint]] = {}
@@ -164,7 +78,7 @@ def _entry_points() -> list[tuple[Distribution, EntryPoint]]:
                 # A distribution seen twice on the path counts once; its name would tell, but is slow to read.
                 found.setdefault((entry.name, entry.value), (distribution, entry))
         except Exception as error:
-            _warn(f"entry points of {distribution.name} cannot be read: {type(error).__name__}: {error}")
+            warn(f"entry points of {distribution.name} cannot be read: {type(error).__name__}: {error}")
     return sorted(found.values(), key=lambda item: item[1].value != _BUILTIN)
 
 
@@ -174,10 +88,10 @@ class _Manager(pluggy.PluginManager):
     def __init__(self) -> None:
         super().__init__(hookspecs.PROJECT)
         self.add_hookspecs(hookspecs)
-        self.records: dict[str, _Record] = {}
+        self.records: dict[str, Record] = {}
         self.unfinished: list[tuple[str, EntryPoint]] = []
         self.listeners: list[Callable[[bool], None]] = []
-        self.specs = _Specs()
+        self.specs = Registered()
 
     def register(self, plugin: object, name: str | None = None) -> str | None:
         """Register ``plugin``; its models appear in the hosts already active. Raises ``ValueError`` for no hook."""
@@ -198,7 +112,7 @@ class _Manager(pluggy.PluginManager):
             known = ", ".join(sorted(name for name in vars(hookspecs) if name.startswith("snn_dendrite_")))
             found = f"implements the unknown hook {unknown[0]!r}" if unknown else "implements no hook"
             raise ValueError(f"plugin {registered!r} {found}; mark functions named {known} with hookimpl")
-        self.records.setdefault(registered, _Record(registered))
+        self.records.setdefault(registered, Record(registered))
         self._changed(removed=False)
         return registered
 
@@ -211,7 +125,7 @@ class _Manager(pluggy.PluginManager):
         return removed
 
     def _changed(self, removed: bool) -> None:
-        self.specs = _Specs()
+        self.specs = Registered()
         for listener in self.listeners:
             listener(removed)
 
@@ -223,10 +137,10 @@ class _Manager(pluggy.PluginManager):
         missing = sorted((selected or set()) - {entry.name for _, entry in found})
         if missing:
             names = ", ".join(sorted({entry.name for _, entry in found})) or "none"
-            _warn(f"{_SELECTION} names {', '.join(missing)}, which is not installed; installed plugins: {names}")
+            warn(f"{_SELECTION} names {', '.join(missing)}, which is not installed; installed plugins: {names}")
         for distribution, entry in found:
             name = entry.name if entry.name not in self.records else f"{entry.name} ({distribution.name})"
-            record = self.records[name] = _Record(name, distribution)
+            record = self.records[name] = Record(name, distribution)
             record.trusted = entry.value == _BUILTIN
             others = ",".join(dict.fromkeys(other.name for _, other in found if other.name != entry.name))
             record.hint = f"{_SELECTION}={others} leaves it out"
@@ -247,22 +161,22 @@ class _Manager(pluggy.PluginManager):
         record.done(work)
         if work.error is not None:
             record.error = work.error
-            _warn(f"plugin {record} is not used: loading it raised {record.error} (after {work.seconds:.2f} s)")
+            warn(f"plugin {record} is not used: loading it raised {record.error} (after {work.seconds:.2f} s)")
 
     def retry_unfinished(self) -> None:
         waiting, self.unfinished = self.unfinished, []
         for name, entry in waiting:
             self._load_entry_point(name, entry)
 
-    def collect(self, kind: str) -> _Specs:
+    def collect(self, kind: str) -> Registered:
         """Ask the plugins, each in its turn and guarded, for their ``kind`` of items, unless that is done already."""
         with _lock:
             specs = self.specs
             hook = f"snn_dendrite_register_{kind}"
             if hook not in specs.collected:
                 specs.collected.add(hook)
-                if kind in _FIRST:
-                    self.collect(_FIRST[kind])
+                if kind in FIRST:
+                    self.collect(FIRST[kind])
                 plugins = [(name, plugin) for name, plugin in self.list_name_plugin() if plugin is not None]
                 for name, plugin in plugins:
                     caller = self.subset_hook_caller(hook, [other for _, other in plugins if other is not plugin])
@@ -272,7 +186,7 @@ class _Manager(pluggy.PluginManager):
                     record.done(work)
                     if work.error is not None:
                         record.error = f"{hook} raised {work.error}"
-                        _warn(f"plugin {record} is used only in part: {record.error} (after {work.seconds:.2f} s)")
+                        warn(f"plugin {record} is used only in part: {record.error} (after {work.seconds:.2f} s)")
         return specs
 
 
@@ -361,7 +275,7 @@ def providers(op: str) -> list[ProviderSpec]:
 def installed_plugins() -> list[PluginInfo]:
     """Every plugin known: those in use, those that failed, and those that ``SNN_DENDRITE_PLUGINS`` leaves out."""
     manager = _get_manager()
-    for kind in _KINDS:  # so that errors inside hooks are known
+    for kind in KINDS:  # so that errors inside hooks are known
         manager.collect(kind)
     found = []
     for name, record in manager.records.items():
