@@ -32,6 +32,12 @@ def pytest_report_header(config: pytest.Config) -> str:
     return f"snn_dendrite_plugin: {spec.origin if spec else None}"
 
 
+def pytest_xdist_auto_num_workers(config: pytest.Config) -> int:
+    """Several processes for the whole suite; for chosen tests none, as starting them takes longer than the tests."""
+    chosen = config.getoption("keyword") or config.getoption("markexpr") or config.args != config.getini("testpaths")
+    return 0 if chosen else min(4, os.cpu_count() or 1)
+
+
 @pytest.hookimpl(trylast=True)  # after pytest's own -m and -k
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
     """What needs a GPU, hours or a data set is left out unless ``-m`` names it."""

@@ -2,28 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 
 import pytest
 import torch
 from kernel_cases import check, make_case, random_case
 from triton_cases import CASES, DENDSN, case
-from triton_worker import Ask, needs_triton, worker
+from triton_worker import Ask, needs_triton
 
 from snn_dendrite_plugin.kernels.soma_dendrite.contract import OutputGradients, Settings
 from snn_dendrite_plugin.kernels.soma_dendrite.triton.provider import MOST_BRANCHES, MOST_REGISTERS, provider
 
 LONG_SEEDS = range(150)
-
-
-@pytest.fixture(scope="module")
-def interpreter(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Ask]:
-    yield from worker(tmp_path_factory.mktemp("interpreter"), TRITON_INTERPRET="1")
-
-
-@pytest.fixture(scope="module")
-def compiler(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Ask]:
-    yield from worker(tmp_path_factory.mktemp("compiler"))
 
 
 @needs_triton

@@ -7,7 +7,7 @@ import torch
 from cuda_text import OnCpu, compile_to_ptx, needs_compiler, nvrtc_library
 from hypothesis import HealthCheck, given, settings
 from triton_cases import TTFS_CASES
-from triton_worker import needs_triton, worker
+from triton_worker import needs_triton
 from ttfs_cases import BIASES, LAYOUTS, cases, check, make_case, random_case, same, special_values
 
 from snn_dendrite_plugin.kernels.launch import cpu as library
@@ -196,16 +196,6 @@ def test_cupy_on_the_gpu():
     runs = [case.run(cupy.provider) for _ in range(3)]
     for other in runs[1:]:
         assert all(torch.equal(a, b) for a, b in zip(runs[0], other, strict=True))
-
-
-@pytest.fixture(scope="module")
-def interpreter(tmp_path_factory):
-    yield from worker(tmp_path_factory.mktemp("interpreter"), TRITON_INTERPRET="1")
-
-
-@pytest.fixture(scope="module")
-def compiler(tmp_path_factory):
-    yield from worker(tmp_path_factory.mktemp("compiler"))
 
 
 @needs_triton

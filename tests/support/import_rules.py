@@ -87,11 +87,12 @@ OUTSIDE: dict[str, set[str]] = {
 
 
 class Import(NamedTuple):
-    """``module`` imports ``target``; for type checkers only where ``typing``."""
+    """``module`` imports ``target``; for type checkers only where ``typing``, inside a function where ``late``."""
 
     module: str
     target: str
     typing: bool
+    late: bool
 
 
 def modules(folders: dict[str, Path]) -> dict[str, Path]:
@@ -109,7 +110,7 @@ def imports(files: dict[str, Path]) -> list[Import]:
     found: list[Import] = []
     for module, file in files.items():
         package = module if file.name == "__init__.py" else module.rpartition(".")[0]
-        for node, typing in _statements(ast.parse(file.read_text()), False):
+        for node, typing, late in _statements(ast.parse(file.read_text())):
             if isinstance(node, ast.Import):
                 targets = [alias.name for alias in node.names]
             else:
@@ -118,17 +119,20 @@ def imports(files: dict[str, Path]) -> list[Import]:
                 # `from package import name` imports the module of that name where there is one.
                 names = [f"{base}.{alias.name}" for alias in node.names]
                 targets = [name if name in files else base for name in names]
-            found += [Import(module, target, typing) for target in dict.fromkeys(targets)]
+            found += [Import(module, target, typing, late) for target in dict.fromkeys(targets)]
     return found
 
 
-def _statements(node: ast.AST, typing: bool) -> Iterator[tuple[ast.Import | ast.ImportFrom, bool]]:
+def _statements(
+    node: ast.AST, typing: bool = False, late: bool = False
+) -> Iterator[tuple[ast.Import | ast.ImportFrom, bool, bool]]:
     for child in ast.iter_child_nodes(node):
         if isinstance(child, ast.Import | ast.ImportFrom):
-            yield child, typing
+            yield child, typing, late
         else:
             guarded = isinstance(child, ast.If) and "TYPE_CHECKING" in ast.unparse(child.test)
-            yield from _statements(child, typing or guarded)
+            inside = isinstance(child, ast.FunctionDef | ast.AsyncFunctionDef)
+            yield from _statements(child, typing or guarded, late or inside)
 
 
 def room(module: str) -> str:
@@ -146,7 +150,7 @@ def _rule(table: dict[str, set[str]], of: str) -> set[str]:
 def forbidden(found: list[Import]) -> list[str]:
     """The imports that the tables do not allow, as ``module imports target``."""
     wrong = []
-    for module, target, _ in found:
+    for module, target, *_ in found:
         here = room(module)
         if target.partition(".")[0] == PACKAGE:
             allowed = room(target) == here or room(target) in _rule(ROOMS, here)
@@ -159,10 +163,14 @@ def forbidden(found: list[Import]) -> list[str]:
 
 
 def circle(found: list[Import], without: set[str] = frozenset()) -> list[str]:
-    """One circle of modules that import each other, at import or later, as a path; empty where there is none."""
+    """One circle of modules that import each other, at import or later, as a path; empty where there is none.
+
+    A package that loads a module of its own when it is asked for something closes none.
+    """
     graph: dict[str, set[str]] = {}
-    for module, target, typing in found:
-        if not typing and module != target and f"{module} imports {target}" not in without:
+    for module, target, typing, late in found:
+        own = late and target.startswith(f"{module}.")
+        if not typing and not own and module != target and f"{module} imports {target}" not in without:
             graph.setdefault(module, set()).add(target)
     try:
         graphlib.TopologicalSorter(graph).prepare()
