@@ -16,6 +16,9 @@ import pytest
 
 pytest_plugins = ["pytester"]
 
+# Several processes share the cores: threads of torch's, which wait by spinning, would take them from each other.
+os.environ.setdefault("OMP_NUM_THREADS", "1")
+
 ROOT = Path(__file__).resolve().parent.parent
 BY_NAME = {"gpu", "long", "data"}  # markers of what runs only when `pytest -m` names it
 
