@@ -3,12 +3,15 @@
 Run: python examples/convert_zoo_model.py
 """
 
+import argparse
+
 import torch
 from spikingjelly.activation_based import functional, neuron, surrogate
 from spikingjelly.activation_based.model.sew_resnet import sew_resnet18
 
 import snn_dendrite_plugin as sdp
 
+argparse.ArgumentParser(description=__doc__).parse_args()  # no options but --help
 torch.manual_seed(0)
 network = sew_resnet18(
     cnf="ADD", num_classes=10, spiking_neuron=neuron.LIFNode, surrogate_function=surrogate.ATan(), detach_reset=True

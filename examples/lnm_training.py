@@ -213,10 +213,12 @@ def main(argv: list[str] | None = None) -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("scripts", nargs="*", default=list(RATES), help=f"of {', '.join(RATES)}; all by default")
     parser.add_argument("--rates", type=float, nargs="+", help="of Adam; the usual one of each script by default")
-    parser.add_argument("--neurons", nargs="+", default=["point", "LNM"], choices=list(NEURONS))
-    parser.add_argument("--seeds", type=int, default=3)
-    parser.add_argument("--iterations", type=int)
-    parser.add_argument("--images", choices=["choose", "report"], default="choose")
+    parser.add_argument("--neurons", nargs="+", default=["point", "LNM"], choices=list(NEURONS), help="which to train")
+    parser.add_argument("--seeds", type=int, default=3, help="networks per row")
+    parser.add_argument("--iterations", type=int, help="the script's own number by default")
+    parser.add_argument(
+        "--images", choices=["choose", "report"], default="choose", help="validation images, or held-out ones"
+    )
     options = parser.parse_args(argv)
     data = Data()
     print(f"{data.name}, {options.seeds} seeds, accuracy in % (mean +- standard deviation)")

@@ -13,8 +13,8 @@ from snntorch import utils
 import snn_dendrite_plugin  # noqa: F401  adds snn.Dendritic, snn.LNM, snn.TTFS and the whole-sequence classes
 
 parser = argparse.ArgumentParser(description=__doc__)
-parser.add_argument("--epochs", type=int, default=10)
-parser.add_argument("--images", type=int, default=1797)
+parser.add_argument("--epochs", type=int, default=10, help="passes over the images")
+parser.add_argument("--images", type=int, default=1797, help="how many of the 1,797 digits to use")
 arguments = parser.parse_args()
 
 torch.manual_seed(0)

@@ -13,8 +13,8 @@ from spikingjelly.activation_based.model.ms_resnet import MSResNet
 import snn_dendrite_plugin  # noqa: F401  adds neuron.DendSN, neuron.LNM and neuron.TTFS
 
 parser = argparse.ArgumentParser(description=__doc__)
-parser.add_argument("--epochs", type=int, default=4)
-parser.add_argument("--images", type=int, default=1797)
+parser.add_argument("--epochs", type=int, default=4, help="passes over the images")
+parser.add_argument("--images", type=int, default=1797, help="how many of the 1,797 digits to use")
 arguments = parser.parse_args()
 
 torch.manual_seed(0)

@@ -180,11 +180,11 @@ def main(options: argparse.Namespace) -> None:
 
 if __name__ == "__main__":
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--network", choices=list(NETWORKS), default="mlp")
-    parser.add_argument("--epochs", type=int, default=3)
-    parser.add_argument("--seeds", type=int, default=1)
+    parser.add_argument("--network", choices=list(NETWORKS), default="mlp", help="what to convert")
+    parser.add_argument("--epochs", type=int, default=3, help="of the ReLU network")
+    parser.add_argument("--seeds", type=int, default=1, help="networks to train")
     parser.add_argument("--steps", type=int, default=100, help="optimiser steps of fine-tuning")
     parser.add_argument("--quantile", type=float, default=0.999, help="of the activations, for the windows of `tune`")
-    parser.add_argument("--host", choices=["spikingjelly", "snntorch"], default=None)
-    parser.add_argument("--show", nargs="+", default=["exact", "clock", "tune", "perturb"])
+    parser.add_argument("--host", choices=["spikingjelly", "snntorch"], help="whose layers run on the clock")
+    parser.add_argument("--show", nargs="+", default=["exact", "clock", "tune", "perturb"], help="which tables")
     main(parser.parse_args())

@@ -8,9 +8,9 @@ ttfs_clock_error.svg: error of the clock-driven network against time steps per w
 
 from __future__ import annotations
 
+import argparse
 import os
 import statistics
-import sys
 from pathlib import Path
 
 import matplotlib
@@ -106,7 +106,9 @@ def clock(path: Path, results: list[tuple[nn.Module, TTFSNetwork, tuple]]) -> No
 
 
 if __name__ == "__main__":
-    folder = Path(sys.argv[1] if len(sys.argv) > 1 else ".")
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("folder", type=Path, nargs="?", default=Path("."), help="where the two pictures go")
+    folder = parser.parse_args().folder
     folder.mkdir(parents=True, exist_ok=True)
     plt.rcParams["svg.hashsalt"] = "ttfs"
     results = [train(seed) for seed in range(3)]

@@ -112,9 +112,9 @@ def cost(rounds: int = 100) -> None:
 
 if __name__ == "__main__":
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--epochs", type=int, default=5)
+    parser.add_argument("--epochs", type=int, default=5, help="passes over the images")
     parser.add_argument("--penalty", type=float, default=0.0, help="weight of the mean activation in the loss")
-    parser.add_argument("--seeds", type=int, default=1)
+    parser.add_argument("--seeds", type=int, default=1, help="networks to train")
     parser.add_argument("--cost", action="store_true", help="time a training step instead")
     options = parser.parse_args()
     if options.cost:

@@ -5,10 +5,14 @@ Here the model is registered at run time. A package does the same with an entry 
 Run: python examples/write_a_neuron.py
 """
 
+import argparse
+
 import torch
 
 import snn_dendrite_plugin as sdp
 from snn_dendrite_plugin import plugins
+
+argparse.ArgumentParser(description=__doc__).parse_args()  # no options but --help
 
 
 class ALIF(sdp.NeuronModel):

@@ -18,6 +18,10 @@ from .activation import activate, deactivate
 from .hookspecs import hookimpl
 
 if TYPE_CHECKING:
+    from . import conversion as conversion
+    from . import layers as layers
+    from . import plotting as plotting
+    from . import swap as swap
     from .conversion.api import ConversionReport, convert, report, revert
     from .figures.api import summary
     from .kernels.providers import use_provider
@@ -53,11 +57,14 @@ _HOMES = {
     "summary": ".figures",
     "use_provider": ".kernels.providers",
 }
+_MODULES = ("conversion", "layers", "plotting", "swap")  # sdp.plotting.raster(...), without an import of its own
 
 
 def __getattr__(name: str) -> Any:
     if name == "__version__":
         value: Any = importlib.import_module("importlib.metadata").version("snn-dendrite-plugin")
+    elif name in _MODULES:
+        value = importlib.import_module(f".{name}", __name__)
     elif name in _HOMES:
         value = getattr(importlib.import_module(_HOMES[name], __name__), name)
     else:
@@ -67,7 +74,7 @@ def __getattr__(name: str) -> Any:
 
 
 def __dir__() -> list[str]:
-    return sorted({*globals(), *__all__})
+    return sorted({*globals(), *__all__, *_MODULES})
 
 
 activate()

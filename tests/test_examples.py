@@ -26,6 +26,16 @@ def test_every_example_is_tested():
     assert found == set(QUICK)
 
 
+@pytest.mark.parametrize("path", sorted(EXAMPLES.glob("*.py")), ids=lambda path: path.name)
+def test_help_says_what_it_is_and_runs_nothing(path, tmp_path):
+    if path.name == "ttfs_data.py":  # what the others import
+        return
+    done = run_with_torch("-P", path, "--help", cwd=tmp_path, PYTHONPATH=str(EXAMPLES))
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.startswith("usage:")
+    assert list(tmp_path.iterdir()) == []
+
+
 @pytest.mark.parametrize("name", QUICK)
 def test_example_runs(name, tmp_path):
     for host in ("spikingjelly", "snntorch", "sklearn"):

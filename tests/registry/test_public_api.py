@@ -58,3 +58,9 @@ def test_convert_has_a_signature_and_refuses_what_it_does_not_take():
     neuron = importlib.import_module("spikingjelly.activation_based.neuron")
     with pytest.raises(TypeError, match="towards"):
         sdp.convert(neuron.LIFNode(), towards="LNM")
+
+
+def test_modules_that_the_docs_name_are_found_without_an_import_of_their_own(run_python):
+    code = "import snn_dendrite_plugin as sdp\nprint(sdp.plotting.raster.__name__, sdp.layers.TTFSLinear.__name__)"
+    assert run_python(code, torch=True) == "raster TTFSLinear"
+    assert {"layers", "plotting"} <= set(dir(sdp))
