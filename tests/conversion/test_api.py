@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import copy
-import doctest
-import importlib
 import io
 import re
 import sys
@@ -13,7 +11,7 @@ import pytest
 import torch
 from places import DOCS
 from torch import nn
-from toy_host import LearnedPoint, Odd, Point, ToyAdapter, ToyNode, plugin
+from toy_host import LearnedPoint, Point, ToyAdapter, ToyNode, drive, network, plugin, run
 
 import snn_dendrite_plugin as sdp
 from snn_dendrite_plugin import plugins
@@ -27,37 +25,6 @@ def host():
     yield adapter
     plugins.unregister_plugin(registered)
     del sys.modules["toy_neurons"]
-
-
-class Block(nn.Module):
-    """Neurons in a list and a dict, one of them shared."""
-
-    def __init__(self):
-        super().__init__()
-        shared = Point(threshold=0.8)
-        self.layers = nn.ModuleList([nn.Linear(6, 6), shared, nn.Linear(6, 6), Point(decay=0.7)])
-        self.heads = nn.ModuleDict({"a": shared, "b": Odd(threshold=0.5)})
-
-    def forward(self, x):
-        for layer in self.layers:
-            x = layer(x)
-        return self.heads["b"](self.heads["a"](x))
-
-
-def network(dtype=torch.float64):
-    torch.manual_seed(0)
-    return nn.Sequential(nn.Linear(5, 6), Block(), nn.Linear(6, 4), nn.Dropout(0.5), Point(threshold=0.2)).to(dtype)
-
-
-def run(model, x):
-    for module in model.modules():
-        if hasattr(module, "memory"):
-            module.memory = None
-    return model(x)
-
-
-def drive(dtype=torch.float64, seed=1):
-    return 6 * torch.randn(7, 3, 5, dtype=dtype, generator=torch.Generator().manual_seed(seed))
 
 
 @pytest.mark.parametrize(
@@ -407,18 +374,6 @@ def test_point_weights_need_the_channels():
     model = sdp.convert(point, to="LNM", per_channel=True)
     with pytest.raises(RuntimeError, match="neuron 1 has per-channel parameters"):
         model.load_state_dict(state)
-
-
-MODULES = ["api", "report", "undo"]
-
-
-@pytest.mark.parametrize("name", MODULES)
-def test_examples_of_the_docstrings(name):
-    pytest.importorskip("spikingjelly.activation_based.neuron")
-    module = importlib.import_module(f"snn_dendrite_plugin.conversion.{name}")
-    result = doctest.testmod(module)
-    assert result.attempted > 0
-    assert result.failed == 0
 
 
 def test_example_of_the_documentation(capsys):

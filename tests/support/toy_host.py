@@ -58,6 +58,37 @@ class Odd(Point):
     """A neuron that the adapter declines."""
 
 
+class Block(nn.Module):
+    """Neurons in a list and a dict, one of them shared."""
+
+    def __init__(self):
+        super().__init__()
+        shared = Point(threshold=0.8)
+        self.layers = nn.ModuleList([nn.Linear(6, 6), shared, nn.Linear(6, 6), Point(decay=0.7)])
+        self.heads = nn.ModuleDict({"a": shared, "b": Odd(threshold=0.5)})
+
+    def forward(self, x):
+        for layer in self.layers:
+            x = layer(x)
+        return self.heads["b"](self.heads["a"](x))
+
+
+def network(dtype=torch.float64):
+    torch.manual_seed(0)
+    return nn.Sequential(nn.Linear(5, 6), Block(), nn.Linear(6, 4), nn.Dropout(0.5), Point(threshold=0.2)).to(dtype)
+
+
+def run(model, x):
+    for module in model.modules():
+        if hasattr(module, "memory"):
+            module.memory = None
+    return model(x)
+
+
+def drive(dtype=torch.float64, seed=1):
+    return 6 * torch.randn(7, 3, 5, dtype=dtype, generator=torch.Generator().manual_seed(seed))
+
+
 class ToyNode(nn.Module):
     """A registered model as a node of this host."""
 
