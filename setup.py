@@ -31,9 +31,10 @@ FLAGS = [
     "-fopenmp-simd",
     "-fno-exceptions",
     "-fno-rtti",
+    "-ffp-contract=off",  # what is fused is written so, see csrc/common/functions.h
 ]
+OPS = ("soma_dendrite", "ttfs")
 # an op's engine is compiled once per instruction set; the entry points pick one when they are called
-OPS = {"soma_dendrite": [], "ttfs": ["-ffp-contract=off"]}
 LEVELS = {"baseline": []}
 if platform.machine().lower() in ("x86_64", "amd64"):
     FLAGS.append("-DSD_X86")
@@ -67,9 +68,9 @@ class BuildLibrary(build_ext):
     def _compile(self, target: Path, objects: Path) -> None:
         compiler = shlex.split(os.environ.get("CXX", "c++"))
         units = [(f"{op}/entry.cpp", f"{op}.o", []) for op in OPS]
-        for op, options in OPS.items():
+        for op in OPS:
             for name, flags in LEVELS.items():
-                units.append((f"{op}/engine.cpp", f"{op}_{name}.o", [f"-DSD_ISA={name}", *options, *flags]))
+                units.append((f"{op}/engine.cpp", f"{op}_{name}.o", [f"-DSD_ISA={name}", *flags]))
 
         def run(command: list[str]) -> None:
             done = subprocess.run(command, capture_output=True, text=True)

@@ -74,7 +74,8 @@ def defines(
         "BY_CHANNEL": int(by_channel),
         "FRESH": int(fresh),
     }
-    return ("--std=c++17", *(f"-DSD_{name}={value}" for name, value in macros.items()))
+    # nothing is contracted, see csrc/common/functions.h: backward recomputes the spikes that forward emitted
+    return ("--std=c++17", "--fmad=false", *(f"-DSD_{name}={value}" for name, value in macros.items()))
 
 
 def _address(tensor: Tensor | None) -> int:

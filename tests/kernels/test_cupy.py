@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import re
 from dataclasses import replace
 
 import pytest
 import torch
+from at_threshold import check_spikes, driven, per_channel, threshold_case
 from cuda_text import OnCpu, compile_to_ptx, needs_compiler, nvrtc_library
 from kernel_cases import check, make_case, random_case
 
@@ -47,6 +49,16 @@ def test_nvrtc_compiles_every_activation_and_surrogate():
         assert ".entry" in compile_to_ptx(module.source(), (*options, "--gpu-architecture=compute_80"))
 
 
+@pytest.mark.skipif(nvrtc_library() is None, reason="this torch brings no NVRTC")
+def test_nothing_is_contracted():
+    """An operation without a rounding of its own (``mul.f32``, not ``mul.rn.f32``) is the assembler's to contract."""
+    settings = Settings(branches=4, wiring="fold", activation="tanh", detach=True)
+    options = module.defines(settings, torch.float32, torch.float32, 3, False, True)
+    ptx = compile_to_ptx(module.source(), (*options, "--gpu-architecture=compute_90"))
+    assert not re.findall(r"\b(?:add|sub|mul)\.(?:ftz\.)?f(?:32|64)\b", ptx)
+    assert "fma.rn.f32" in ptx
+
+
 def test_the_text_has_no_includes_left():
     text = module.source()
     assert "#include" not in text
@@ -76,6 +88,17 @@ def test_segments_and_groups_run_on_the_cpu(on_cpu, shape, wiring):
 
 
 @needs_compiler
+@pytest.mark.parametrize("by_channel", [False, True])
+def test_spikes_recomputed_on_the_cpu(on_cpu, by_channel):
+    shape = (3, 3, 5, 7) if by_channel else (3, 2, 2, 40)
+    case = threshold_case(6, shape, branches=4, wiring="fold", reset="hard", timing="next_step")
+    check_spikes(on_cpu, per_channel(case) if by_channel else case)
+    case = driven(on_cpu, case)
+    spikes = on_cpu.forward(case.inputs, case.settings).spikes
+    assert torch.equal(spikes, on_cpu.forward(per_channel(case).inputs, case.settings).spikes)
+
+
+@needs_compiler
 def test_empty_calls(on_cpu):
     case = make_case(Settings(branches=2), shape=(3, 0, 4))
     check(on_cpu, case)
@@ -101,6 +124,13 @@ def test_why_not_names_the_reason():
 def test_random_cases_on_the_gpu():
     for seed in range(100):
         check(module.provider, random_case(seed), device="cuda")
+
+
+@pytest.mark.gpu
+@pytest.mark.skipif(gpu_reason is not None, reason=str(gpu_reason))
+def test_spikes_recomputed_on_the_gpu():
+    for seed in range(20):
+        check_spikes(module.provider, threshold_case(seed).to("cuda"))
 
 
 @pytest.mark.gpu

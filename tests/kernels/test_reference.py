@@ -5,6 +5,7 @@ import math
 
 import pytest
 import torch
+from at_threshold import check_spikes, threshold_case
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from kernel_cases import random_inputs
@@ -258,3 +259,8 @@ def test_dendrite_equals_the_matrix_form(t):
     out = run(inputs, dataclasses.replace(s, record=True))
     torch.testing.assert_close(out.u_sequence, torch.stack(expected))
     torch.testing.assert_close(out.v, v[-1])
+
+
+def test_backward_recomputes_the_spikes_that_were_emitted():
+    for seed in range(5):
+        check_spikes(TorchProvider(), threshold_case(seed))

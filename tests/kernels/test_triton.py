@@ -6,6 +6,7 @@ from collections.abc import Callable
 
 import pytest
 import torch
+from at_threshold import check_spikes, threshold_case
 from kernel_cases import check, make_case, random_case
 from triton_cases import CASES, DENDSN, case
 from triton_worker import Ask, needs_triton
@@ -26,6 +27,11 @@ def test_agrees_with_the_reference(interpreter: Ask, name: str) -> None:
 @pytest.mark.parametrize("name", ["segments-point", "channels_last", "bfloat16", "time_inside"])
 def test_forward_gives_the_same_bits_as_torch(interpreter: Ask, name: str) -> None:
     interpreter("same", name)
+
+
+@needs_triton
+def test_backward_recomputes_the_spikes_that_were_emitted(interpreter: Ask) -> None:
+    interpreter("spikes", 6)
 
 
 @needs_triton
@@ -102,6 +108,12 @@ print(provider.why_not(torch.device("cpu"), torch.float32, Settings()))
 @pytest.mark.parametrize("name", CASES)
 def test_gpu_agrees_with_the_reference(name: str) -> None:
     check(provider, case(name), "cuda")
+
+
+@pytest.mark.gpu
+def test_gpu_recomputes_the_spikes_that_were_emitted() -> None:
+    for seed in range(20):
+        check_spikes(provider, threshold_case(seed).to("cuda"))
 
 
 @pytest.mark.gpu

@@ -3,8 +3,9 @@
 Triton decides at import between its interpreter (CPU tensors) and its compiler, so a pytest process cannot do both.
 Run as a script, this file answers requests on standard input, one JSON list per line: ``["check", name]`` compares a
 case with the float64 reference, ``["same", name]`` compares the forward pass with the torch provider bit by bit,
-``["compile", name, capability]`` compiles both kernels of a case for a GPU that need not be there and reports what they
-use. The same with ``ttfs_`` before it runs a case of the TTFS pair.
+``["spikes", seed]`` compares the spikes that the two passes see, ``["compile", name, capability]`` compiles both
+kernels of a case for a GPU that need not be there and reports what they use. The same with ``ttfs_`` before it runs a
+case of the TTFS pair.
 """
 
 from __future__ import annotations
@@ -21,6 +22,7 @@ from typing import Any
 
 import torch
 import ttfs_cases
+from at_threshold import check_spikes, threshold_case
 from kernel_cases import SURROGATE_PARAMETERS, Case, check, make_case, random_case
 
 from snn_dendrite_plugin.kernels.activations import ACTIVATIONS
@@ -211,6 +213,7 @@ TTFS_CASES: dict[str, Callable[[], ttfs_cases.Case]] = {
 REQUESTS = {
     "check": lambda name: check(provider, case(name)),
     "same": same,
+    "spikes": lambda seed: check_spikes(provider, threshold_case(int(seed), (2, 1, 2, 3)), steps=1),
     "compile": compiled,
     "ttfs_check": lambda name: ttfs_cases.check(ttfs_module.provider, ttfs_case(name)),
     "ttfs_same": lambda name: ttfs_cases.same(ttfs_module.provider, ttfs_case(name)),

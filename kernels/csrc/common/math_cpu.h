@@ -22,15 +22,15 @@ SD_FN float sd_reduce(float x, float& half, float& rest) {
   x = x < -104.0f ? -104.0f : x;
   x = x > 89.0f ? 89.0f : x;
   const float shifter = 12582912.0f;  // 1.5 * 2^23: adding it rounds to an integer and leaves that in the low bits
-  const float moved = x * 1.44269504088896341f + shifter;
+  const float moved = sd_fma(x, 1.44269504088896341f, shifter);
   const float k = moved - shifter;
   const int32_t n = int32_t(sd_to_bits(moved)) - int32_t(0x4B400000);
   const int32_t low = n >> 1;
   half = sd_from_bits(uint32_t(low + 127) << 23);
   rest = sd_from_bits(uint32_t(n - low + 127) << 23);
-  const float r = (x - k * 0.693145751953125f) - k * 1.42860682030941723e-6f;
-  const float q = 1.0f / 2 + r * (1.0f / 6 + r * (1.0f / 24 + r * (1.0f / 120 + r * (1.0f / 720 + r * (1.0f / 5040)))));
-  return r + r * r * q;
+  const float r = sd_fma(k, -1.42860682030941723e-6f, sd_fma(k, -0.693145751953125f, x));
+  const float q = sd_horner(r, 1.0f / 2, 1.0f / 6, 1.0f / 24, 1.0f / 120, 1.0f / 720, 1.0f / 5040);
+  return sd_fma(r * r, q, r);
 }
 SD_FN float sd_exp(float x) {
   float half, rest;
@@ -40,14 +40,13 @@ SD_FN float sd_exp(float x) {
 SD_FN float sd_expm1(float x) {
   float half, rest;
   const float p = sd_reduce(x, half, rest), scale = half * rest;
-  return p * scale + (scale - 1.0f);
+  return sd_fma(p, scale, scale - 1.0f);
 }
 
 // log(1 + z) for 0 <= z <= 1: 2 artanh(z / (2 + z))
 SD_FN float sd_log1p(float z) {
   const float s = z / (2.0f + z), w = s * s;
-  const float q = 1.0f / 9 + w * (1.0f / 11 + w * (1.0f / 13 + w * (1.0f / 15)));
-  return 2.0f * s * (1.0f + w * (1.0f / 3 + w * (1.0f / 5 + w * (1.0f / 7 + w * q))));
+  return 2.0f * s * sd_horner(w, 1.0f, 1.0f / 3, 1.0f / 5, 1.0f / 7, 1.0f / 9, 1.0f / 11, 1.0f / 13, 1.0f / 15);
 }
 
 // base^exponent for base > 0; NaN for a negative base
@@ -56,32 +55,32 @@ SD_FN float sd_pow(float base, float exponent) {
   const int32_t n = int32_t(bits - 0x3F3504F3u) >> 23;  // mantissa into [sqrt(1/2), sqrt(2))
   const float m = sd_from_bits(bits - (uint32_t(n) << 23));
   const float s = (m - 1.0f) / (m + 1.0f), w = s * s;
-  const float log_m = 2.0f * s * (1.0f + w * (1.0f / 3 + w * (1.0f / 5 + w * (1.0f / 7 + w * (1.0f / 9)))));
-  const float result = sd_exp(exponent * (float(n) * 0.693147180559945f + log_m));
+  const float log_m = 2.0f * s * sd_horner(w, 1.0f, 1.0f / 3, 1.0f / 5, 1.0f / 7, 1.0f / 9);
+  const float result = sd_exp(exponent * sd_fma(float(n), 0.693147180559945f, log_m));
   return base >= 0.0f ? result : sd_from_bits(0x7FC00000u);
 }
 
 // erf(x), given bell = exp(-x^2): a series below 1, above it 1 - bell * (a fit of exp(x^2) erfc(x) on [1, 4]).
 SD_FN float sd_erf(float x, float bell) {
   const float a = sd_abs(x), c = a > 4.0f ? 4.0f : a, w = (a < 1.0f ? a * a : 1.0f);
-  const float high = -0.0268543288f + w * (0.00518931194f + w * (-0.000801885499f + w * 7.8824971e-05f));
-  const float near = 1.12837917f + w * (-0.376126269f + w * (0.112835975f + w * high));
-  const float t = 1.0f / (1.0f + 0.5f * c);
-  const float top = -0.0281215775f + t * (0.602384814f + t * -0.217960584f);
-  const float tail = 0.00130932585f + t * (0.264671479f + t * (0.377711958f + t * top));
-  const float far = 1.0f - bell * tail;
+  const float near = sd_horner(w, 1.12837917f, -0.376126269f, 0.112835975f, -0.0268543288f, 0.00518931194f,
+                               -0.000801885499f, 7.8824971e-05f);
+  const float t = 1.0f / sd_fma(0.5f, c, 1.0f);
+  const float tail =
+      sd_horner(t, 0.00130932585f, 0.264671479f, 0.377711958f, -0.0281215775f, 0.602384814f, -0.217960584f);
+  const float far = sd_fma(-bell, tail, 1.0f);
   const float e = a < 1.0f ? near * a : far;
   return x < 0.0f ? -e : (x == x ? e : x);
 }
 
 SD_FN float sd_cos(float x) {
   const float shifter = 12582912.0f;
-  const float k = (x * 0.318309886183790672f + shifter) - shifter;
-  const float r = ((x - k * 3.140625f) - k * 9.67502593994140625e-4f) - k * 1.50995799e-7f;
+  const float k = sd_fma(x, 0.318309886183790672f, shifter) - shifter;
+  const float r = sd_fma(k, -1.50995799e-7f, sd_fma(k, -9.67502593994140625e-4f, sd_fma(k, -3.140625f, x)));
   const float half = k * 0.5f, whole = (half + shifter) - shifter;  // odd k: half is not an integer
   const float w = r * r;
-  const float q = -1.0f / 720 + w * (1.0f / 40320 + w * (-1.0f / 3628800 + w * (1.0f / 479001600)));
-  const float c = 1.0f + w * (-1.0f / 2 + w * (1.0f / 24 + w * q));
+  const float c =
+      sd_horner(w, 1.0f, -1.0f / 2, 1.0f / 24, -1.0f / 720, 1.0f / 40320, -1.0f / 3628800, 1.0f / 479001600);
   return half != whole ? -c : c;
 }
 

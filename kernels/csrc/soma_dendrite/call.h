@@ -3,8 +3,7 @@
 #include <stdint.h>
 
 #include "common/dtypes.h"
-
-enum { MAX_LANES = 256 };
+#include "soma_dendrite/parameters.h"
 
 struct Call {
   int64_t T, N, C, B, L, fan;  // fan: rows of x per neuron, B in `fold`, else 1
@@ -15,11 +14,10 @@ struct Call {
   int32_t one_u, one_v, one_fired, reserved;    // a state is one number for all neurons, as after a reset
   double v_reset, surrogate_a, surrogate_b, clamp_low, clamp_high;
   const void* x;
-  int64_t x_t, x_n, x_c, x_l;  // strides in elements
-  // parameters in the state scalar, one row for all neurons (channel stride 0) or one per channel
-  const void *alpha, *gain, *offset, *strength, *direct, *theta, *threshold;
-  int64_t alpha_c, gain_c, offset_c, strength_c, direct_c, theta_c, threshold_c;
-  const void *u, *v, *fired;  // [N, C, L], [N, C, B, L], [N, C, L]
+  int64_t x_t, x_n, x_c, x_l;         // strides in elements
+  const void* parameter[PARAMETERS];  // in the state scalar, null where absent
+  int64_t parameter_c[PARAMETERS];    // stride of the channels, 0 for one row for all
+  const void *u, *v, *fired;          // [N, C, L], [N, C, B, L], [N, C, L]
   // forward: results, contiguous [T, N, C, L] (spikes, u_sequence) and like the states
   void *spikes, *u_out, *v_out, *fired_out, *u_sequence;
   // backward: gradients of the results (null: zero) ...
@@ -29,7 +27,15 @@ struct Call {
   const void *g_u, *g_v;
   // ... and of the inputs, null where nobody wants them; gx is contiguous [T, N, C, fan, L]
   void *gx, *g_u_in, *g_v_in;
-  void *g_alpha, *g_gain, *g_offset, *g_strength, *g_direct, *g_theta, *g_threshold;
+  void* g_parameter[PARAMETERS];
+
+  ParameterRows rows() const { return {int(B), int(degree)}; }
+  bool fold() const { return fan == B; }  // a row of x per branch; else (`shared`, or no branches) one for all
+  bool per_channel() const {
+    for (int64_t stride : parameter_c)
+      if (stride) return true;
+    return false;
+  }
 };
 
 // How the neurons are cut. A block is a box of neurons small enough that one step's rows lie in the first-level cache:
@@ -40,7 +46,6 @@ struct Grid {
   int dn, dc, dl;  // size of a block
   int64_t blocks_n, blocks_c, blocks_l;
   int64_t chunks_n, chunks_c, chunks_l;
-  int rows;         // parameters: 4 B + 1 + (degree + 1) + 1
   int64_t segment;  // backward: steps whose states are kept at a time
   bool per_lane;    // parameters differ within a block
   int64_t columns;  // channels told apart in the parameter sums: C, or 1

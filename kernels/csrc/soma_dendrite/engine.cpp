@@ -16,15 +16,23 @@ namespace {
 #include "soma_dendrite/loops.h"
 #include "common/rows.h"
 
+// The state of a block's neurons between two steps, a row of each; v has one per branch.
+template <class S>
+struct State {
+  S *u, *v, *fired;
+};
+
 template <class S>
 struct Engine_ {
   const Call& call;
   const Grid& grid;
   const Loops<S> loops;
   const bool backwards;
-  const int B, fan, K, rows, w, pw;  // w: lanes of a scratch row; pw: of a parameter row
-  const int64_t T, M;
-  char* memory;  // null while measuring
+  const int B, fan, K;
+  const ParameterRows at;                  // of a parameter, among `rows` in all
+  const int rows, width, parameter_width;  // width: lanes of a scratch row
+  const int64_t T, M;                      // M neurons
+  char* memory;                            // null while measuring
   int64_t used = 0;
 
   template <class X>
@@ -33,23 +41,25 @@ struct Engine_ {
     used += (count * int64_t(sizeof(X)) + 63) / 64 * 64;
     return memory ? (X*)(memory + at) : nullptr;
   }
-  S* take(int64_t lanes) { return take_of<S>(lanes); }
+  S* take(int64_t count) { return take_of<S>(count * width); }
+  State<S> take_states(int64_t count) { return {take(count), take(count * B), take(call.fire_once ? count : 0)}; }
 
-  // parameters, expanded for the block at hand
+  // parameters, expanded for the block at hand; after them what follows from them, the soma's level and tail
   S* parameters;
-  S *zero, *x_buffer, *y, *h, *s, *u, *fired, *v, *c;
-  // backward
-  S *gu, *sg, *gv, *gs_buffer, *gx_buffer, *power, *lane_sums, *thresholds;
+  S *zero, *x_buffer, *y, *h, *spike, *limited;
+  State<S> state;
+  // Backward. The trail is a segment's states before and after every step, with x and h of the steps; h gives way to
+  // its gradient. `starts` are the states that the segments start from.
+  State<S> trail, starts;
+  S *trail_h, *trail_x;
+  S *g_u, *g_v, *g_spike_buffer, *g_x_buffer, *slope, *power, *lane_sums, *thresholds;
   double* sums;
-  S *us, *vs, *hs, *fs, *xs, *cu, *cv, *cf;
   const S **x_rows, **ahead;
-  Sum<S>* g_theta;
   // what the loops are given: made once, since a wide load of a struct just written by parts stalls
   SomaParameters<S> soma;
+  SomaSums<S> soma_sums;
   BranchParameters<S>* branch;
   BranchSums<S>* branch_sums;
-  Sum<S> g_direct, g_threshold;
-  S* spike_row;                 // where step() puts the spikes
   const S* upcoming = nullptr;  // where the next block's input starts
 
   Engine_(const Job& job, char* scratch)
@@ -60,44 +70,49 @@ struct Engine_ {
         B(int(call.B)),
         fan(int(call.fan)),
         K(int(call.degree)),
-        rows(grid.rows),
-        w(grid.width),
-        pw(grid.per_lane ? w : 1),
+        at(call.rows()),
+        rows(at.count()),
+        width(grid.width),
+        parameter_width(grid.per_lane ? width : 1),
         T(call.T),
         M(call.N * call.C * call.L),
         memory(scratch) {
-    parameters = take(int64_t(rows + 1) * pw + 16);
-    zero = take(w), x_buffer = take(fan * w), y = take(w), h = take(w), s = take(w), u = take(w), fired = take(w);
-    v = take(B * w), c = take(w);
-    if (job.backward) {
+    parameters = take_of<S>(int64_t(rows + 2) * parameter_width + 16);
+    zero = take(1), x_buffer = take(fan), y = take(1), h = take(1), spike = take(1), limited = take(1);
+    state = take_states(1);
+    if (backwards) {
       const int64_t length = grid.segment, segments = (T + length - 1) / length;
-      gu = take(w), sg = take(w), gv = take(B * w), gs_buffer = take(w), gx_buffer = take(TILE * fan * w);
-      power = take(w), thresholds = take(w);
-      lane_sums = take(grid.per_lane ? int64_t(rows) * w : 0);
+      g_u = take(1), g_v = take(B), g_spike_buffer = take(1), g_x_buffer = take(TILE * fan);
+      slope = take(1), power = take(1), thresholds = take(1);
+      lane_sums = take(grid.per_lane ? rows : 0);
       sums = take_of<double>(rows);
-      us = take((length + 1) * w), vs = take((length + 1) * B * w), hs = take(length * w);
-      fs = take(call.fire_once ? (length + 1) * w : 0), xs = take(length * fan * w);
-      cu = take(segments * w), cv = take(segments * B * w), cf = take(call.fire_once ? segments * w : 0);
-      g_theta = take_of<Sum<S>>(K + 1);
+      trail = take_states(length + 1), trail_h = take(length), trail_x = take(length * fan);
+      starts = take_states(segments);
+      soma_sums.theta = take_of<Sum<S>>(at.coefficients());
     }
-    x_rows = take_of<const S*>((job.backward ? grid.segment : 1) * fan);
+    x_rows = take_of<const S*>((backwards ? grid.segment : 1) * fan);
     ahead = take_of<const S*>(fan);
     branch = take_of<BranchParameters<S>>(B), branch_sums = take_of<BranchSums<S>>(B);
     if (!memory) return;
-    memset(zero, 0, size_t(w) * sizeof(S));
-    soma = {row(4 * B + 1), row(rows - 1), row(rows), pw, K, S(call.v_reset), S(call.clamp_low), S(call.clamp_high)};
-    for (int b = 0; b < B; ++b) branch[b] = {row(b), row(B + b), row(2 * B + b), row(3 * B + b), row(4 * B)};
-    if (!job.backward) return;
-    for (int b = 0; b < B; ++b) branch_sums[b] = {sum(b), sum(B + b), sum(2 * B + b), sum(3 * B + b), sum(4 * B)};
-    for (int k = 0; k <= K; ++k) g_theta[k] = sum(4 * B + 1 + k);
-    g_direct = sum(4 * B), g_threshold = sum(rows - 1);
+    memset(zero, 0, size_t(width) * sizeof(S));
+    soma = {row(at.theta()), row(at.threshold()), row(rows),         row(rows + 1), parameter_width, K,
+            S(call.v_reset), S(call.clamp_low),   S(call.clamp_high)};
+    for (int b = 0; b < B; ++b)
+      branch[b] = {row(at.alpha(b)), row(at.gain(b)), row(at.offset(b)), row(at.strength(b)), row(at.direct())};
+    if (!backwards) return;
+    for (int b = 0; b < B; ++b)
+      branch_sums[b] = {sum(at.alpha(b)), sum(at.gain(b)), sum(at.offset(b)), sum(at.strength(b)), sum(at.direct())};
+    for (int k = 0; k <= K; ++k) soma_sums.theta[k] = sum(at.theta(k));
+    soma_sums.threshold = sum(at.threshold());
   }
 
-  // Parameter rows: alpha, gain, offset, strength (B each), direct, theta (K + 1), threshold; then the level to reach.
-  S* row(int index) const { return parameters + int64_t(index) * pw; }
-  void expand(int index, const void* from, int64_t channel_stride, int64_t element, S otherwise, const Box& box) {
-    S* to = row(index);
-    const S* p = (const S*)from;
+  S* row(int index) const { return parameters + int64_t(index) * parameter_width; }
+  Sum<S> sum(int index) const { return {sums + index, lane_sums + int64_t(index) * width}; }
+  void expand(int parameter, int element, const Box& box) {
+    S* to = row(at.first(parameter) + element);
+    const S* p = (const S*)call.parameter[parameter];
+    const int64_t channel_stride = call.parameter_c[parameter];
+    const S otherwise = S(value_where_absent(parameter));
     if (!grid.per_lane) {
       to[0] = p ? p[box.c * channel_stride + element] : otherwise;
       return;
@@ -109,25 +124,19 @@ struct Engine_ {
       }
   }
   void expand(const Box& box) {
-    for (int b = 0; b < B; ++b) {
-      expand(b, call.alpha, call.alpha_c, b, S(0), box);
-      expand(B + b, call.gain, call.gain_c, b, S(1), box);
-      expand(2 * B + b, call.offset, call.offset_c, b, S(0), box);
-      expand(3 * B + b, call.strength, call.strength_c, b, S(0), box);
-    }
-    expand(4 * B, call.direct, call.direct_c, 0, S(0), box);
-    for (int k = 0; k <= K; ++k) expand(4 * B + 1 + k, call.theta, call.theta_c, k, S(0), box);
-    const int threshold = rows - 1, neurons = box.dn * box.dc * box.dl, lanes = grid.per_lane ? neurons : 1;
-    expand(threshold, call.threshold, call.threshold_c, 0, S(0), box);
+    for (int parameter = 0; parameter < PARAMETERS; ++parameter)
+      for (int element = 0; element < at.count(parameter); ++element) expand(parameter, element, box);
+    const int neurons = box.dn * box.dc * box.dl, lanes = grid.per_lane ? neurons : 1;
+    const S* threshold = row(at.threshold());
+    for (int i = 0; i < lanes; ++i) row(rows + 1)[i] = K ? clamped(row(at.theta(1))[i], S(-1), S(1)) : S(0);
     for (int i = 0; i < lanes; ++i) {
-      const S t = row(threshold)[i];
+      const S t = threshold[i];
       if (!call.strict) row(rows)[i] = t;
       else row(rows)[i] = sizeof(S) == 4 ? S(nextafterf(float(t), INFINITY)) : S(nextafter(double(t), INFINITY));
     }
     if (backwards)
-      for (int i = 0; i < neurons; ++i) thresholds[i] = row(threshold)[grid.per_lane ? i : 0];
+      for (int i = 0; i < neurons; ++i) thresholds[i] = threshold[grid.per_lane ? i : 0];
   }
-  Sum<S> sum(int index) const { return {sums + index, lane_sums + int64_t(index) * w}; }
 
   Rows<S> state_rows(const void* p, const Box& box, int64_t per_neuron) const {
     return Rows<S>(p, Rows<S>::own(), box, {call.C * per_neuron * call.L, per_neuron * call.L, 1}, true);
@@ -135,15 +144,29 @@ struct Engine_ {
   void read_state(const void* p, bool one, const Box& box, int64_t per_neuron, S* to) const {
     if (one) {
       const S value = *(const S*)p;
-      for (int64_t i = 0; i < per_neuron * w; ++i) to[i] = value;
+      for (int64_t i = 0; i < per_neuron * width; ++i) to[i] = value;
       return;
     }
     const Rows<S> from = state_rows(p, box, per_neuron);
-    for (int64_t b = 0; b < per_neuron; ++b) from.read(b * call.L, to + b * w);
+    for (int64_t b = 0; b < per_neuron; ++b) from.read(b * call.L, to + b * width);
   }
   void write_state(void* p, const Box& box, int64_t per_neuron, const S* from) const {
     const Rows<S> to = state_rows(p, box, per_neuron);
-    for (int64_t b = 0; b < per_neuron; ++b) to.write(b * call.L, from + b * w);
+    for (int64_t b = 0; b < per_neuron; ++b) to.write(b * call.L, from + b * width);
+  }
+  void load(const Box& box, const State<S>& to) const {
+    read_state(call.u, call.one_u, box, 1, to.u);
+    if (B) read_state(call.v, call.one_v, box, B, to.v);
+    if (call.fire_once) read_state(call.fired, call.one_fired, box, 1, to.fired);
+  }
+  // State number i of several that lie one after the other.
+  State<S> number(int64_t i, const State<S>& of) const {
+    return {of.u + i * width, of.v + i * B * width, call.fire_once ? of.fired + i * width : nullptr};
+  }
+  void copy(int64_t count, const S* from, S* to) const { memcpy(to, from, size_t(count * width) * sizeof(S)); }
+  void copy(const State<S>& from, const State<S>& to) const {
+    copy(1, from.u, to.u), copy(B, from.v, to.v);
+    if (call.fire_once) copy(1, from.fired, to.fired);
   }
 
   // Sees to it that the rows of step t are on their way: at once, or while the branches of the step before are at work.
@@ -156,24 +179,22 @@ struct Engine_ {
     }
   }
 
-  // y and h, v, u after a step on the rows x[0..fan); all but h may alias their successors
-  void step(int n, const S* const* x, const S* u_in, const S* v_in, const S* fired_in, S* v_out, S* h_out, S* u_out) {
-    if (fan != B) loops.scale(n, row(4 * B), x[0], y);
-    const S* y_in = fan != B ? y : zero;
+  // The step t on the rows of x, kept in `rows_of` and `buffer`: from a state to the next, which may lie where it was.
+  void step(int n, const Rows<S>& x, int64_t t, int64_t next, const S** rows_of, S* buffer, const State<S>& from,
+            const State<S>& to, S* h_to, S* spike_to) {
+    for (int b = 0; b < fan; ++b) rows_of[b] = x.read(t * call.x_t + b * call.x_c, buffer + int64_t(b) * width);
+    prefetch(x, next, rows_of);
+    StepRows<S> of = {rows_of, ahead, zero, from.u, from.v, zero, y, h_to, spike_to, to.u, to.v, width};
+    if (call.fire_once) of.fired = from.fired;
+    if (!call.fold()) loops.direct_forward(n, row(at.direct()), rows_of[0], y), of.y = y;
     if (loops.neuron_forward) {
-      loops.neuron_forward(n, B, branch, soma, x, v_in, w, y_in, v_out, y, ahead, u_in, fired_in, h_out, spike_row,
-                           u_out);
-      return;
+      loops.neuron_forward(n, B, branch, soma, of);
+    } else {
+      if (B) loops.branch_forward(n, B, branch, of);
+      if (K != 1 && K != 3) loops.polynomial_forward(n, soma, from.u, limited, h_to);
+      loops.soma_forward(n, soma, y, of);
     }
-    if (B) loops.branch_forward(n, B, branch, x, v_in, w, y_in, v_out, y, ahead);
-    if (K != 1 && K != 3) loops.polynomial_forward(n, soma, u_in, c, h_out);
-    loops.soma_forward(n, soma, u_in, y, fired_in, h_out, spike_row, u_out);
-  }
-
-  void load_state(const Box& box, S* u_to, S* v_to, S* fired_to) const {
-    read_state(call.u, call.one_u, box, 1, u_to);
-    if (B) read_state(call.v, call.one_v, box, B, v_to);
-    if (call.fire_once) read_state(call.fired, call.one_fired, box, 1, fired_to);
+    if (call.fire_once) remember_fired(n, spike_to, from.fired, to.fired);
   }
 
   void forward(const Box& box) {
@@ -183,109 +204,90 @@ struct Engine_ {
     Rows<S> spikes(call.spikes, call.io, box, flat);
     spikes.stream(T * M);
     const Rows<S> sequence(call.u_sequence, Rows<S>::own(), box, flat, true);
-    load_state(box, u, v, fired);
-    const S* before = call.fire_once ? fired : zero;
+    load(box, state);
     for (int64_t t = 0; t < T; ++t) {
-      for (int b = 0; b < fan; ++b) x_rows[b] = x.read(t * call.x_t + b * call.x_c, x_buffer + int64_t(b) * w);
-      prefetch(x, t + 1, x_rows);
-      spike_row = spikes.target(t * M, s);
-      step(n, x_rows, u, v, before, v, h, u);
-      if (call.fire_once) remember_fired(n, spike_row, fired, fired);
-      spikes.write(t * M, s);
-      if (call.u_sequence) sequence.write(t * M, u);
+      step(n, x, t, t + 1, x_rows, x_buffer, state, state, h, spikes.target(t * M, spike));
+      spikes.write(t * M, spike);
+      if (call.u_sequence) sequence.write(t * M, state.u);
     }
-    write_state(call.u_out, box, 1, u);
-    if (B) write_state(call.v_out, box, B, v);
-    if (call.fire_once) write_state(call.fired_out, box, 1, fired);
+    write_state(call.u_out, box, 1, state.u);
+    if (B) write_state(call.v_out, box, B, state.v);
+    if (call.fire_once) write_state(call.fired_out, box, 1, state.fired);
   }
-
-  void copy(int count, const S* from, S* to) const { memcpy(to, from, size_t(count) * size_t(w) * sizeof(S)); }
 
   void backward(const Box& box) {
     const int n = box.dn * box.dc * box.dl;
-    const bool once = call.fire_once;
     const Rows<S> x(call.x, call.io, box, {call.x_n, call.x_c * fan, call.x_l});
-    const Rows<S> gs(call.g_spikes, call.g_io, box, {call.gs_n, call.gs_c, call.gs_l});
-    Rows<S> gx(call.gx, call.io, box, {call.C * fan * call.L, fan * call.L, 1});
-    gx.stream(T * M * fan);
+    const Rows<S> g_spikes(call.g_spikes, call.g_io, box, {call.gs_n, call.gs_c, call.gs_l});
+    Rows<S> g_x(call.gx, call.io, box, {call.C * fan * call.L, fan * call.L, 1});
+    g_x.stream(T * M * fan);
     const Rows<S> g_sequence(call.g_u_sequence, Rows<S>::own(), box, {call.C * call.L, call.L, 1});
     const int64_t length = grid.segment, segments = (T + length - 1) / length;
     const bool whole = segments == 1;  // then the states go where they are wanted at once
-    load_state(box, whole ? us : u, whole ? vs : v, whole ? fs : fired);
-    spike_row = s;
+    load(box, whole ? trail : state);
     for (int64_t g = 0; g < segments && !whole; ++g) {
-      copy(1, u, cu + g * w), copy(B, v, cv + g * B * w);
-      if (once) copy(1, fired, cf + g * w);
+      copy(state, number(g, starts));
       if (g + 1 == segments) break;
-      for (int64_t t = g * length; t < (g + 1) * length; ++t) {
-        for (int b = 0; b < fan; ++b) x_rows[b] = x.read(t * call.x_t + b * call.x_c, x_buffer + int64_t(b) * w);
-        prefetch(x, t + 1, x_rows);
-        step(n, x_rows, u, v, once ? fired : zero, v, h, u);
-        if (once) remember_fired(n, s, fired, fired);
-      }
+      for (int64_t t = g * length; t < (g + 1) * length; ++t)
+        step(n, x, t, t + 1, x_rows, x_buffer, state, state, h, spike);
     }
-    memset(gu, 0, size_t(w) * sizeof(S)), memset(gv, 0, size_t(B) * size_t(w) * sizeof(S));
-    if (call.g_u) read_state(call.g_u, false, box, 1, gu);
-    if (call.g_v) read_state(call.g_v, false, box, B, gv);
+    memset(g_u, 0, size_t(width) * sizeof(S)), memset(g_v, 0, size_t(B) * size_t(width) * sizeof(S));
+    if (call.g_u) read_state(call.g_u, false, box, 1, g_u);
+    if (call.g_v) read_state(call.g_v, false, box, B, g_v);
     for (int64_t g = segments - 1; g >= 0; --g) {
       const int64_t begin = g * length, steps = (T < begin + length ? T : begin + length) - begin;
-      if (!whole) {
-        copy(1, cu + g * w, us), copy(B, cv + g * B * w, vs);
-        if (once) copy(1, cf + g * w, fs);
-      }
+      if (!whole) copy(number(g, starts), trail);
       for (int64_t i = 0; i < steps; ++i) {
-        const S** x_at = x_rows + i * fan;
-        for (int b = 0; b < fan; ++b) x_at[b] = x.read((begin + i) * call.x_t + b * call.x_c, xs + (i * fan + b) * w);
-        prefetch(x, i + 1 < steps ? begin + i + 1 : T, x_at);
         // the first two to be read only: rows a power of two apart would push each other out of the cache
-        if (i + 2 >= steps) gs.prefetch((begin + i) * call.gs_t);
-        step(n, x_at, us + i * w, vs + i * B * w, once ? fs + i * w : zero, vs + (i + 1) * B * w, hs + i * w,
-             us + (i + 1) * w);
-        if (once) remember_fired(n, s, fs + i * w, fs + (i + 1) * w);
+        if (i + 2 >= steps) g_spikes.prefetch((begin + i) * call.gs_t);
+        step(n, x, begin + i, i + 1 < steps ? begin + i + 1 : T, x_rows + i * fan, trail_x + i * fan * width,
+             number(i, trail), number(i + 1, trail), trail_h + i * width, spike);
       }
       for (int64_t i = steps; i > 0;) {
         const int tile = int(least(TILE, i));
         i -= tile;
-        tile_backward(n, tile, begin + i, i, x, gs, gx, g_sequence);
+        tile_backward(n, tile, begin + i, i, x, g_spikes, g_x, g_sequence);
       }
     }
-    if (call.g_u_in) write_state(call.g_u_in, box, 1, gu);
-    if (call.g_v_in) write_state(call.g_v_in, box, B, gv);
+    if (call.g_u_in) write_state(call.g_u_in, box, 1, g_u);
+    if (call.g_v_in) write_state(call.g_v_in, box, B, g_v);
   }
 
-  // The steps t .. t + tile - 1, whose rows are kept from number i on. h of a step gives way to gh.
-  void tile_backward(int n, int tile, int64_t t, int64_t i, const Rows<S>& x, const Rows<S>& gs, const Rows<S>& gx,
-                     const Rows<S>& g_sequence) {
-    BranchRows<S> of = {};
-    of.x_t = x.direct ? call.x_t : int64_t(fan) * w, of.v_t = int64_t(B) * w, of.gh_t = w;
-    of.gx_t = gx.direct ? M * fan : int64_t(fan) * w;
+  // The steps t .. t + tile - 1, which are the trail's from number i on.
+  void tile_backward(int n, int tile, int64_t t, int64_t i, const Rows<S>& x, const Rows<S>& g_spikes,
+                     const Rows<S>& g_x, const Rows<S>& g_sequence) {
     for (int k = tile - 1; k >= 0; --k) {
-      const int64_t at = t + k, j = i + k;
-      if (j >= 2) gs.prefetch((at - 2) * call.gs_t);
-      if (call.g_u_sequence) add_row(n, g_sequence.read(at * M, gs_buffer), gu);
-      S *h = hs + j * w, *u_in = us + j * w;
-      const S *gs_row = gs.read(at * call.gs_t, gs_buffer), *fired_in = call.fire_once ? fs + j * w : zero;
-      loops.surrogate(n, thresholds, h, S(call.surrogate_a), S(call.surrogate_b), sg);
+      const int64_t now = t + k, j = i + k;
+      if (j >= 2) g_spikes.prefetch((now - 2) * call.gs_t);
+      if (call.g_u_sequence) add_row(n, g_sequence.read(now * M, g_spike_buffer), g_u);
+      const State<S> before = number(j, trail);
+      S* h = trail_h + j * width;
+      const S* g_spike = g_spikes.read(now * call.gs_t, g_spike_buffer);
+      const SomaRows<S> of = {before.u, h, call.fire_once ? before.fired : zero, slope, g_spike, g_u, h};
+      loops.surrogate(n, thresholds, h, S(call.surrogate_a), S(call.surrogate_b), slope);
       if (loops.soma_backward) {
-        loops.soma_backward(n, soma, gs_row, gu, h, u_in, fired_in, sg, h, g_threshold, g_theta);
+        loops.soma_backward(n, soma, of, soma_sums);
       } else {
-        loops.fire_backward(n, soma, gs_row, gu, h, u_in, fired_in, sg, h, g_threshold);
-        loops.polynomial_backward(n, soma, h, u_in, c, power, gu, g_theta);
+        loops.fire_backward(n, soma, of, soma_sums);
+        loops.polynomial_backward(n, soma, of, limited, power, soma_sums);
       }
-      if (fan != B) {
-        S* row_of = gx.target(at * M, gx_buffer + int64_t(k) * w);
-        loops.direct_backward(n, row(4 * B), h, x_rows[j], row_of, g_direct);
-      }
+      if (!call.fold())
+        loops.direct_backward(n, row(at.direct()), h, x_rows[j], g_x.target(now * M, g_x_buffer + int64_t(k) * width),
+                              sum(at.direct()));
     }
-    of.gh = hs + i * w;
+    BranchRows<S> of = {};
+    of.x_t = x.direct ? call.x_t : int64_t(fan) * width, of.v_t = int64_t(B) * width, of.g_h_t = width;
+    of.g_x_t = g_x.direct ? M * fan : int64_t(fan) * width;
+    of.g_h = trail_h + i * width;
     for (int b = 0; b < B; ++b) {
       const int k = fan > 1 ? b : 0;
-      of.x = x_rows[i * fan + k], of.v = vs + (i * B + b) * w, of.gv = gv + int64_t(b) * w;
-      of.gx = gx.target(t * M * fan + k * call.L, gx_buffer + int64_t(k) * w);
+      of.x = x_rows[i * fan + k], of.v = trail.v + (i * B + b) * width, of.g_v = g_v + int64_t(b) * width;
+      of.g_x = g_x.target(t * M * fan + k * call.L, g_x_buffer + int64_t(k) * width);
       loops.branch_backward(n, tile, branch[b], of, branch_sums[b]);
     }
     for (int k = 0; k < tile; ++k)
-      for (int b = 0; b < fan; ++b) gx.write((t + k) * M * fan + b * call.L, gx_buffer + (int64_t(k) * fan + b) * w);
+      for (int b = 0; b < fan; ++b)
+        g_x.write((t + k) * M * fan + b * call.L, g_x_buffer + (int64_t(k) * fan + b) * width);
   }
 
   // Adds the sums of the blocks done since the last time to the chunk's own rows of the partial sums.
@@ -296,13 +298,13 @@ struct Engine_ {
       return;
     }
     for (int r = 0; r < rows; ++r) {
-      S* lanes = lane_sums + int64_t(r) * w;
+      S* lanes = lane_sums + int64_t(r) * width;
       double* to = partial + r * grid.columns + box.c;
       int i = 0;
       for (int n = 0; n < box.dn; ++n)
         for (int k = 0; k < box.dc; ++k)
           for (int l = 0; l < box.dl; ++l) to[k] += double(lanes[i++]);
-      memset(lanes, 0, size_t(w) * sizeof(S));
+      memset(lanes, 0, size_t(width) * sizeof(S));
     }
   }
 
@@ -313,7 +315,7 @@ struct Engine_ {
     double* partial = job.backward ? job.partial + slot * rows * grid.columns : nullptr;
     if (job.backward) {
       memset(sums, 0, size_t(rows) * sizeof(double));
-      if (grid.per_lane) memset(lane_sums, 0, size_t(rows) * size_t(w) * sizeof(S));
+      if (grid.per_lane) memset(lane_sums, 0, size_t(rows) * size_t(width) * sizeof(S));
     }
     for (int64_t bc = grid.blocks_c * jc / grid.chunks_c; bc < grid.blocks_c * (jc + 1) / grid.chunks_c; ++bc) {
       Box box = {}, last = {};

@@ -33,17 +33,16 @@ const Engine& engine_of(int level) {
 // Scratch that the states of a backward segment may fill: half of a second-level cache of 1 MB.
 const int64_t BUDGET = 512 * 1024;
 
-const int64_t WIDE = 512;  // lanes of a block that runs on over channels
+// Lanes of a block at most, and of one that runs on over channels.
+const int64_t MOST_LANES = 256, WIDE = 512;
 
 Grid cut(const Call& c, bool backward) {
   Grid g = {};
   const int64_t scalar = c.io == FLOAT64 ? 8 : 4;
-  const bool per_channel =
-      (c.B && (c.alpha_c || c.gain_c || c.offset_c || c.strength_c)) || c.direct_c || c.theta_c || c.threshold_c;
+  const bool per_channel = c.per_channel();
   // where the rows of neighbouring channels adjoin, a block may run on over them
   const bool flat = !per_channel && c.fan == 1 && c.L < WIDE;
-  int64_t lanes = flat || (c.fan == 1 && c.L < 48) ? WIDE : int64_t(MAX_LANES);
-  g.rows = int(4 * c.B + c.degree + 3);
+  int64_t lanes = flat || (c.fan == 1 && c.L < 48) ? WIDE : MOST_LANES;
   g.segment = c.T;
   if (backward) {
     const int64_t per_step = (c.B + 2 + (c.fire_once ? 1 : 0)) * scalar;  // bytes of a lane
@@ -107,28 +106,23 @@ void put(void* to, int64_t channel_stride, int64_t elements, const double* sums,
 
 template <class S>
 void put_all(const Call& c, const Grid& g, const double* sums) {
-  const int64_t row = g.columns;
-  put<S>(c.g_alpha, c.alpha_c, c.B, sums, row, c.C);
-  put<S>(c.g_gain, c.gain_c, c.B, sums + c.B * row, row, c.C);
-  put<S>(c.g_offset, c.offset_c, c.B, sums + 2 * c.B * row, row, c.C);
-  put<S>(c.g_strength, c.strength_c, c.B, sums + 3 * c.B * row, row, c.C);
-  put<S>(c.g_direct, c.direct_c, 1, sums + 4 * c.B * row, row, c.C);
-  put<S>(c.g_theta, c.theta_c, c.degree + 1, sums + (4 * c.B + 1) * row, row, c.C);
-  put<S>(c.g_threshold, c.threshold_c, 1, sums + (g.rows - 1) * row, row, c.C);
+  const ParameterRows rows = c.rows();
+  for (int p = 0; p < PARAMETERS; ++p)
+    put<S>(c.g_parameter[p], c.parameter_c[p], rows.count(p), sums + rows.first(p) * g.columns, g.columns, c.C);
 }
 
 int run(const Call& call, bool backward) {
   const int64_t neurons = call.N * call.C * call.L;
   Grid grid = {};
   int64_t chunks = 0, slots = 1, columns = 1;
-  const int64_t rows = 4 * call.B + call.degree + 3;
+  const int64_t rows = call.rows().count();
   if (neurons) {
     grid = cut(call, backward);
     chunks = grid.chunks_n * grid.chunks_c * grid.chunks_l;
     columns = grid.columns;
     slots = columns == 1 ? chunks : grid.chunks_n * grid.chunks_l;
   } else {
-    grid.rows = int(rows), grid.columns = columns = most(1, call.C);
+    grid.columns = columns = most(1, call.C);
   }
   Job job = {&call, &grid, nullptr, backward};
   if (backward && !(job.partial = (double*)calloc(size_t(slots * rows * columns), sizeof(double)))) return 1;

@@ -4,48 +4,51 @@
 // SD_STRICT, SD_ONCE, SD_RECORD, SD_SURROGATE; SD_FRESH: each state starts as one number; SD_SEGMENT, the steps
 // backward keeps in registers; SD_THREADS per block; SD_BY_CHANNEL, which way backward's threads lie.
 #include "common/scalars.h"
+#include "soma_dendrite/parameters.h"
 #include "soma_dendrite/step.h"
 
 typedef long long index_t;
 typedef SD_STATE S;
 typedef SD_IO IO;
 typedef SD_G_IO G_IO;
-enum { NB = SD_BRANCHES > 0 ? SD_BRANCHES : 1, ROWS = 4 * SD_BRANCHES + SD_DEGREE + 3, DIRECT_ROW = 4 * SD_BRANCHES };
-enum { LINEAR = SD_DEGREE > 0 ? 1 : 0 };  // theta_1, which a constant has not
+enum {
+  NB = SD_BRANCHES > 0 ? SD_BRANCHES : 1,
+  LINEAR = SD_DEGREE > 0 ? 1 : 0,  // theta_1, which a constant has not
+  ROWS = ParameterRows{SD_BRANCHES, SD_DEGREE}.count(),
+};
 
 #define SHAPE                                                                                                  \
   index_t T, index_t N, index_t C, index_t L, const IO *__restrict__ x, index_t x_t, index_t x_n, index_t x_c, \
       index_t x_l
-#define PARAMETERS                                                                                                    \
-  const S *__restrict__ alpha, const S *__restrict__ gain, const S *__restrict__ offset,                              \
-      const S *__restrict__ strength, const S *__restrict__ direct, const S *__restrict__ theta,                      \
-      const S *__restrict__ threshold, index_t alpha_c, index_t gain_c, index_t offset_c, index_t strength_c,         \
-      index_t direct_c, index_t theta_c, index_t threshold_c, double v_reset, double surrogate_a, double surrogate_b, \
-      double clamp_low, double clamp_high
 #define STATES const S* __restrict__ u_in, const S* __restrict__ v_in, const S* __restrict__ fired_in
 
+// The parameters as the kernels take them, and as they hand them on: pointers, channel strides, numbers.
+#define SD_POINTER(name, rows, absent) const S* __restrict__ name,
+#define SD_STRIDE(name, rows, absent) index_t name##_c,
+#define SD_PASS_POINTER(name, rows, absent) name,
+#define SD_PASS_STRIDE(name, rows, absent) name##_c,
+#define SETTINGS \
+  SD_PARAMETERS(SD_POINTER) SD_PARAMETERS(SD_STRIDE) double v_reset, double a, double b, double low, double high
+#define PASS SD_PARAMETERS(SD_PASS_POINTER) SD_PARAMETERS(SD_PASS_STRIDE) v_reset, a, b, low, high
+
+// A neuron's parameters in registers.
 struct Parameters {
-  S alpha[NB], gain[NB], offset[NB], strength[NB], direct, theta[SD_DEGREE + 1];
-  S threshold, level, v_reset, a, b, low, high;
-  __device__ Parameters(index_t c, PARAMETERS) {
-    for (int k = 0; k < SD_BRANCHES; ++k) {
-      this->alpha[k] = alpha[c * alpha_c + k];
-      this->gain[k] = gain ? gain[c * gain_c + k] : S(1);
-      this->offset[k] = offset ? offset[c * offset_c + k] : S(0);
-      this->strength[k] = strength[c * strength_c + k];
-    }
-    for (int k = 0; k <= SD_DEGREE; ++k) this->theta[k] = theta[c * theta_c + k];
-    this->direct = direct[c * direct_c];
-    this->threshold = level = threshold[c * threshold_c];
+#define SD_MEMBER(name, rows, absent) S name[ParameterRows{NB, SD_DEGREE}.count(PARAMETER_##name)];
+  SD_PARAMETERS(SD_MEMBER)
+  S a, b;
+  Soma<S> soma;
+  __device__ Parameters(index_t channel, SETTINGS) : a(S(a)), b(S(b)) {
+    const ParameterRows at = {SD_BRANCHES, SD_DEGREE};
+#define SD_READ(name, rows, absent) \
+  for (int k = 0; k < at.count(PARAMETER_##name); ++k) this->name[k] = name ? name[channel * name##_c + k] : S(absent);
+    SD_PARAMETERS(SD_READ)
+    S level = this->threshold[0];
     const float infinity = sd_from_bits(0x7F800000u);
     if (SD_STRICT && sizeof(S) == 4) level = S(nextafterf(float(level), infinity));
     if (SD_STRICT && sizeof(S) == 8) level = S(nextafter(double(level), double(infinity)));
-    this->v_reset = S(v_reset), a = S(surrogate_a), b = S(surrogate_b), low = S(clamp_low), high = S(clamp_high);
+    soma = {this->threshold[0], level, clamped(this->theta[LINEAR], S(-1), S(1)), S(v_reset), S(low), S(high)};
   }
 };
-#define PASS                                                                                                         \
-  alpha, gain, offset, strength, direct, theta, threshold, alpha_c, gain_c, offset_c, strength_c, direct_c, theta_c, \
-      threshold_c, v_reset, surrogate_a, surrogate_b, clamp_low, clamp_high
 
 struct State {
   S u, v[NB], fired;
@@ -61,32 +64,27 @@ struct State {
 
 // One step in place; returns the spike, h comes out beside it.
 SD_FN S step(const Parameters& p, const S* x, State& state, S& h) {
-  S sum = 0, y;
+  S sum = 0, slope;
 #pragma unroll
   for (int k = 0; k < SD_FAN; ++k) sum += x[k];
-  y = p.direct * sum;
+  S y = p.direct[0] * sum;
 #pragma unroll
   for (int k = 0; k < SD_BRANCHES; ++k) {
-    S slope;
     state.v[k] = integrate(x[SD_FAN > 1 ? k : 0], state.v[k], p.alpha[k], p.gain[k], p.offset[k]);
-    y += p.strength[k] * activate<SD_ACTIVATION>(state.v[k], slope);
+    y = sd_fma(p.strength[k], activate<SD_ACTIVATION>(state.v[k], slope), y);
   }
-  const S r = pending<SD_RESET, SD_TIMING>(state.u, p.level);
-  const S raw = carried<SD_RESET, SD_TIMING>(state.u, r, p.v_reset), c = clamped(raw, p.low, p.high);
-  const S tail = SD_DEGREE > 1 ? tail_slope(p.theta[LINEAR]) : S(0);
-  h = p.theta[SD_DEGREE];
+  const S r = pending<SD_RESET, SD_TIMING>(state.u, p.soma), u = carried<SD_RESET, SD_TIMING>(state.u, r, p.soma);
+  const S limited = clamped(u, p.soma.low, p.soma.high);
+  S potential = p.theta[SD_DEGREE];
 #pragma unroll
-  for (int k = SD_DEGREE - 1; k >= 1; --k) h = h * c + (k == 1 ? p.theta[k] - tail : p.theta[k]);
-  if (SD_DEGREE == 1) h = h * raw + p.theta[0];
-  if (SD_DEGREE > 1) h = h * c + (tail * raw + p.theta[0]);
-  h = subtract_pending<SD_RESET, SD_TIMING>(h + y, r, p.threshold);
-  S s = h >= p.level ? S(1) : S(0);
-  if (SD_ONCE) {
-    s *= S(1) - state.fired;
-    state.fired = s > state.fired ? s : state.fired;
-  }
-  state.u = reset_state<SD_RESET, SD_TIMING>(h, s, r, p.threshold, p.v_reset);
-  return s;
+  for (int k = SD_DEGREE - 1; k >= 2; --k) potential = sd_fma(potential, limited, p.theta[k]);
+  if (SD_DEGREE == 1) potential = sd_horner(u, p.theta[0], p.theta[LINEAR]);
+  if (SD_DEGREE > 1) potential = polynomial(u, limited, potential, p.theta[0], p.theta[LINEAR], p.soma);
+  const S allowed = SD_ONCE ? S(1) - state.fired : S(1);
+  const Fired<S> now = fire<SD_RESET, SD_TIMING>(potential + y, r, allowed, p.soma);
+  if (SD_ONCE) state.fired = now.spike > state.fired ? now.spike : state.fired;
+  h = now.h, state.u = now.u;
+  return now.spike;
 }
 
 SD_FN void read_x(const IO* x, index_t x_c, S* to) {
@@ -95,7 +93,7 @@ SD_FN void read_x(const IO* x, index_t x_c, S* to) {
 }
 
 extern "C" __global__ void __launch_bounds__(SD_THREADS)
-    sd_forward(SHAPE, PARAMETERS, STATES, IO* __restrict__ spikes, S* __restrict__ u_out, S* __restrict__ v_out,
+    sd_forward(SHAPE, SETTINGS, STATES, IO* __restrict__ spikes, S* __restrict__ u_out, S* __restrict__ v_out,
                S* __restrict__ fired_out, S* __restrict__ u_sequence) {
   const index_t M = N * C * L, m = index_t(blockIdx.x) * SD_THREADS + threadIdx.x;
   if (m >= M) return;
@@ -118,46 +116,46 @@ extern "C" __global__ void __launch_bounds__(SD_THREADS)
   if (SD_ONCE) fired_out[m] = state.fired;
 }
 
-// Backward of one step. `before` is the state it started from, `v` the branches after it; gu and gv go from after to
+// Backward of one step. `before` is the state it started from, `v` the branches after it; g_u and g_v go from after to
 // before.
-SD_FN void step_backward(const Parameters& p, const S* x, const State& before, const S* v, S h, S gs, S& gu, S* gv,
-                         S* gx, S* sums) {
-  const S r = pending<SD_RESET, SD_TIMING>(before.u, p.level), allowed = SD_ONCE ? S(1) - before.fired : S(1);
-  const S s = (h >= p.level ? S(1) : S(0)) * allowed;
-  const S sg = surrogate<SD_SURROGATE>(h - p.threshold, p.a, p.b);
-  S g_threshold;
-  const S gh =
-      fire_backward<SD_RESET, SD_TIMING, SD_DETACH>(gs, gu, h, s, r, sg, allowed, p.threshold, p.v_reset, g_threshold);
-  sums[ROWS - 1] += g_threshold;
-  const S raw = carried<SD_RESET, SD_TIMING>(before.u, r, p.v_reset), c = clamped(raw, p.low, p.high);
-  S power = gh, slope = 0;
+SD_FN void step_backward(const Parameters& p, const S* x, const State& before, const S* v, S h, S g_spike, S& g_u,
+                         S* g_v, S* g_x, S* sums) {
+  const ParameterRows at = {SD_BRANCHES, SD_DEGREE};
+  const S allowed = SD_ONCE ? S(1) - before.fired : S(1);
+  const S r = pending<SD_RESET, SD_TIMING>(before.u, p.soma), u = carried<SD_RESET, SD_TIMING>(before.u, r, p.soma);
+  const S limited = clamped(u, p.soma.low, p.soma.high);
+  const FireGradients<S> g = fire_backward<SD_RESET, SD_TIMING, SD_DETACH>(
+      g_spike, g_u, h, r, allowed, surrogate<SD_SURROGATE>(h - p.soma.threshold, p.a, p.b), p.soma);
+  sums[at.threshold()] += g.threshold;
+  S power = g.h, slope = 0;
 #pragma unroll
   for (int k = 0; k <= SD_DEGREE; ++k) {
-    sums[DIRECT_ROW + 1 + k] += k == 1 ? gh * (SD_DEGREE > 1 ? by_theta1(raw, c, p.theta[LINEAR]) : raw) : power;
-    power *= c;
+    const S linear = SD_DEGREE > 1 ? by_theta1(u, limited, p.theta[LINEAR], p.soma) : u;
+    sums[at.theta(k)] += k == 1 ? g.h * linear : power;
+    power *= limited;
   }
 #pragma unroll
-  for (int k = SD_DEGREE; k >= 1; --k) slope = slope * c + S(k) * p.theta[k];
-  if (SD_DEGREE > 1) slope = slope_at(slope, raw, p.low, p.high, tail_slope(p.theta[LINEAR]));
-  gu = carry_backward<SD_RESET, SD_TIMING>(gh * slope, r);
+  for (int k = SD_DEGREE; k >= 1; --k) slope = sd_fma(slope, limited, S(k) * p.theta[k]);
+  if (SD_DEGREE > 1) slope = slope_at(slope, u, p.soma);
+  g_u = carry_backward<SD_RESET, SD_TIMING>(g.h * slope, r);
   S sum = 0;
 #pragma unroll
   for (int k = 0; k < SD_FAN; ++k) {
     sum += x[k];
-    gx[k] = p.direct * gh;
+    g_x[k] = p.direct[0] * g.h;
   }
-  sums[DIRECT_ROW] += gh * sum;
+  sums[at.direct()] = sd_fma(g.h, sum, sums[at.direct()]);
 #pragma unroll
   for (int k = 0; k < SD_BRANCHES; ++k) {
-    const int at = SD_FAN > 1 ? k : 0;
+    const int row = SD_FAN > 1 ? k : 0;
     S f_slope;
-    const S f = activate<SD_ACTIVATION>(v[k], f_slope), g = gv[k] + gh * p.strength[k] * f_slope;
-    sums[k] += g * before.v[k];
-    sums[SD_BRANCHES + k] += g * x[at];
-    sums[2 * SD_BRANCHES + k] += g;
-    sums[3 * SD_BRANCHES + k] += gh * f;
-    gx[at] += g * p.gain[k];
-    gv[k] = g * p.alpha[k];
+    const S f = activate<SD_ACTIVATION>(v[k], f_slope), g_b = sd_fma(g.h * p.strength[k], f_slope, g_v[k]);
+    sums[at.alpha(k)] = sd_fma(g_b, before.v[k], sums[at.alpha(k)]);
+    sums[at.gain(k)] = sd_fma(g_b, x[row], sums[at.gain(k)]);
+    sums[at.offset(k)] += g_b;
+    sums[at.strength(k)] = sd_fma(g.h, f, sums[at.strength(k)]);
+    g_x[row] = sd_fma(g_b, p.gain[k], g_x[row]);
+    g_v[k] = g_b * p.alpha[k];
   }
 }
 
@@ -244,7 +242,7 @@ SD_FN S block_sum(S value) {
 // SD_BY_CHANNEL: a thread owns (c, l) and walks batch entries, `groups` apart; `partial` is [groups, ROWS, C * L].
 // Otherwise a block owns a channel's positions (n, l), `groups` blocks a channel; `partial` is [groups, ROWS, C].
 extern "C" __global__ void __launch_bounds__(SD_THREADS)
-    sd_backward(SHAPE, PARAMETERS, STATES, const G_IO* __restrict__ gs, index_t gs_t, index_t gs_n, index_t gs_c,
+    sd_backward(SHAPE, SETTINGS, STATES, const G_IO* __restrict__ gs, index_t gs_t, index_t gs_n, index_t gs_c,
                 index_t gs_l, const S* __restrict__ g_sequence, const S* __restrict__ g_u, const S* __restrict__ g_v,
                 IO* __restrict__ gx, S* __restrict__ g_u_in, S* __restrict__ g_v_in, S* __restrict__ checkpoints,
                 S* __restrict__ partial, index_t groups) {

@@ -1,260 +1,128 @@
 // The step of the soma-dendrite pair, as functions of one neuron's scalars: dendrite, soma, fire, reset, and their
 // derivatives. The same text is compiled by g++ (inside lane loops that it vectorises) and by NVRTC (one thread per
-// neuron). The equations are those of soma_dendrite/contract.py; table indices are those of activations.py and
-// surrogates.py. S is the state scalar, float or double.
+// neuron), both without contraction: a spike that backward recomputes is the one that forward emitted, bit for bit,
+// whichever loop the two took. The equations are those of soma_dendrite/contract.py. S is the state scalar, float or
+// double; R and W are the reset and its timing. Gradients are called g_ and the name of what they belong to.
 #pragma once
+#include "soma_dendrite/activations.h"
+#include "soma_dendrite/surrogates.h"
 
-#include "common/functions.h"
-
-enum Activation { IDENTITY, RELU, LEAKY_RELU, MEXICAN_HAT, TANH, SIGMOID, ELU, SOFTPLUS, SILU, GELU, ACTIVATIONS };
 enum Reset { RESET_NONE, RESET_HARD, RESET_SOFT };
 enum Timing { AT_ONCE, NEXT_STEP, AT_ONCE_RETESTED };
-enum SurrogateKind {
-  SG_SIGMOID,
-  SG_ATAN,
-  SG_PIECEWISE_QUADRATIC,
-  SG_PIECEWISE_EXP,
-  SG_SOFT_SIGN,
-  SG_SUPER_SPIKE,
-  SG_ERF,
-  SG_LOG_ABS,
-  SG_PIECEWISE_LEAKY_RELU,
-  SG_S2NN,
-  SG_Q_PSEUDO_SPIKE,
-  SG_LEAKY_K_RELU,
-  SG_FAKE_NUMERICAL,
-  SG_LOG_TAILED_RELU,
-  SG_STRAIGHT_THROUGH,
-  SG_RECT,
-  SG_FAST_SIGMOID,
-  SG_TRIANGULAR,
-  SG_HEAVISIDE,
-  SG_RATE_ESCAPE,
-  SG_SPARSE_FAST_SIGMOID,
-  SG_FOURIER,
-  SURROGATES
-};
 
-template <class S>
-SD_FN S sd_logistic(S x) {
-  return S(1) / (S(1) + sd_exp(-x));
-}
-
-template <class S>
-SD_FN S sd_tanh_of(S v) {
-  const S e = sd_expm1(S(-2) * sd_abs(v));  // tanh |v| = (1 - exp(-2|v|)) / (1 + exp(-2|v|))
-  const S t = -e / (S(2) + e);
-  return v < S(0) ? -t : t;
-}
-
-// f(v); `slope` becomes f'(v). Callers that ignore the slope pay nothing: it is dead code after inlining.
-template <int A, class S>
-SD_FN S activate(S v, S& slope) {
-  const S variance = S(0.75 + 1e-5), sqrt_half = S(0.70710678118654752440), root = S(0.39894228040143267794);
-  if constexpr (A == IDENTITY) {
-    slope = S(1);
-    return v;
-  }
-  if constexpr (A == RELU) {
-    slope = v > S(0) ? S(1) : S(0);
-    return v < S(0) ? S(0) : v;
-  }
-  if constexpr (A == LEAKY_RELU) {
-    slope = v > S(0) ? S(1) : S(0.01);
-    return slope * v;
-  }
-  if constexpr (A == MEXICAN_HAT) {
-    const S square = v * v / variance;
-    const S gauss = sd_exp(S(-0.5) * square) * S(0.46065579493338453);  // 1 / sqrt(2 pi variance)
-    slope = S(3) * v / (variance * variance) * (square - S(3)) * gauss;
-    return S(3) * (S(1) - square) * gauss / variance;
-  }
-  if constexpr (A == TANH) {
-    const S t = sd_tanh_of(v);
-    slope = S(1) - t * t;
-    return t;
-  }
-  if constexpr (A == SIGMOID) {
-    const S s = sd_logistic(v);
-    slope = s * (S(1) - s);
-    return s;
-  }
-  if constexpr (A == ELU) {
-    const S e = sd_expm1(v > S(0) ? S(0) : v);
-    slope = e + S(1);
-    return v > S(0) ? v : e;
-  }
-  if constexpr (A == SOFTPLUS) {
-    slope = sd_logistic(v);
-    return (v > S(0) ? v : S(0)) + sd_log1p(sd_exp(-sd_abs(v)));
-  }
-  if constexpr (A == SILU) {
-    const S s = sd_logistic(v);
-    slope = s * (S(1) + v * (S(1) - s));
-    return v * s;
-  }
-  if constexpr (A == GELU) {
-    const S bell = sd_exp(S(-0.5) * v * v);
-    const S half = S(0.5) * (S(1) + sd_erf(v * sqrt_half, bell));
-    slope = half + v * bell * root;
-    return v * half;
-  }
-}
-
-// The surrogate derivative at x = h - threshold.
-template <int G, class S>
-SD_FN S surrogate(S x, S a, S b) {
-  const S m = sd_abs(x);
-  if constexpr (G == SG_SIGMOID) {
-    const S s = sd_logistic(a * x);
-    return a * s * (S(1) - s);
-  }
-  if constexpr (G == SG_ATAN) {
-    const S z = S(1.57079632679489661923) * a * x;
-    return a / (S(2) + S(2) * z * z);
-  }
-  if constexpr (G == SG_PIECEWISE_QUADRATIC) return m > S(1) / a ? S(0) : a - a * a * m;
-  if constexpr (G == SG_PIECEWISE_EXP) return a / S(2) * sd_exp(-a * m);
-  if constexpr (G == SG_SOFT_SIGN) {
-    const S z = S(1) / a + m;
-    return S(1) / (S(2) * a * z * z);
-  }
-  if constexpr (G == SG_SUPER_SPIKE) {
-    const S z = S(1) + m;
-    return a / (z * z);
-  }
-  if constexpr (G == SG_ERF) {
-    const S z = a * x;
-    return a * S(0.56418958354775628695) * sd_exp(-z * z);
-  }
-  if constexpr (G == SG_LOG_ABS) return S(1) / (S(1) / a + m);
-  if constexpr (G == SG_PIECEWISE_LEAKY_RELU) return m < a ? S(1) / (S(2) * a) : b;
-  if constexpr (G == SG_S2NN) {
-    const S s = sd_logistic(a * x), z = x < S(0) ? S(0) : x;
-    return x < S(0) ? a * s * (S(1) - s) : b / (z + S(1));
-  }
-  if constexpr (G == SG_Q_PSEUDO_SPIKE) return sd_pow(S(1) + S(2) / (a - S(1)) * m, -a);
-  if constexpr (G == SG_LEAKY_K_RELU) return x >= S(0) ? b : a;
-  if constexpr (G == SG_FAKE_NUMERICAL) {
-    const S z = S(1) / m;
-    return z > a ? a : z;
-  }
-  if constexpr (G == SG_LOG_TAILED_RELU) {
-    const S z = x < S(1) ? S(1) : x;
-    return x > S(0) ? S(1) / z : a;
-  }
-  if constexpr (G == SG_STRAIGHT_THROUGH) return S(1);
-  if constexpr (G == SG_RECT) return m < S(0.5) / a ? a : S(0);
-  if constexpr (G == SG_FAST_SIGMOID) {
-    const S z = S(1) + a * m;
-    return S(1) / (z * z);
-  }
-  if constexpr (G == SG_TRIANGULAR) return x >= S(0) ? -a : a;
-  if constexpr (G == SG_HEAVISIDE) return x > S(0) ? S(1) : S(0);
-  if constexpr (G == SG_RATE_ESCAPE) return b * sd_exp(-a * sd_abs(x - S(1)));
-  if constexpr (G == SG_SPARSE_FAST_SIGMOID) {
-    const S z = S(1) + a * m;
-    return x > b ? S(1) / (z * z) : S(0);
-  }
-  if constexpr (G == SG_FOURIER) {
-    const S w = S(6.28318530717958647692) / b;
-    S total = S(0);
-    for (int i = 1; i < int(a); ++i) total += sd_cos(S(2 * i - 1) * w * x);
-    return total * (S(4) / b);
-  }
-}
+// ---- dendrite
 
 // v <- alpha v + (gain x + offset)
 template <class S>
 SD_FN S integrate(S x, S v, S alpha, S gain, S offset) {
-  return alpha * v + (gain * x + offset);
+  return sd_fma(alpha, v, sd_fma(gain, x, offset));
 }
+
+// ---- soma
+
+// What the soma of a neuron needs besides its polynomial. `level` is what h must reach to fire: the threshold, or for a
+// strict comparison the next number above it, which is the same as h > threshold. `tail` is the slope of a polynomial
+// of degree 2 or more beyond its limits: theta_1, not steeper than 1.
+template <class S>
+struct Soma {
+  S threshold, level, tail, v_reset, low, high;
+};
 
 template <int R, int W>
 constexpr bool delayed = W != AT_ONCE && R != RESET_NONE;
 template <int R, int W>
 constexpr bool resets_at_once = W != NEXT_STEP && R != RESET_NONE;
 
-// The spike of the step before, where the reset waits for this one. `level` is what h must reach: the threshold, or for
-// a strict comparison the next number above it, which is the same as h > threshold.
-template <int R, int W, class S>
-SD_FN S pending(S u, S level) {
-  if constexpr (delayed<R, W>) return u >= level ? S(1) : S(0);
-  return S(0);
+template <class S>
+SD_FN S reaches(S h, S level) {
+  return h >= level ? S(1) : S(0);
 }
 
-// What the polynomial is applied to, before and after the limits.
+// How the potential enters a step. The spike of the step before, where the reset waits for this one; u after a hard
+// one; and that within the polynomial's limits. Scalars, not a struct of them, which GCC may keep in memory.
 template <int R, int W, class S>
-SD_FN S carried(S u, S r, S v_reset) {
-  if constexpr (delayed<R, W> && R == RESET_HARD) return r != S(0) ? v_reset : u;
+SD_FN S pending(S u, Soma<S> soma) {
+  if constexpr (delayed<R, W>) return reaches(u, soma.level);
+  return S(0);
+}
+template <int R, int W, class S>
+SD_FN S carried(S u, S pending, Soma<S> soma) {
+  if constexpr (delayed<R, W> && R == RESET_HARD) return pending != S(0) ? soma.v_reset : u;
   return u;
 }
 template <class S>
 SD_FN S clamped(S u, S low, S high) {
-  const S c = u < low ? low : u;
-  return c > high ? high : c;
+  const S above = u < low ? low : u;
+  return above > high ? high : above;
 }
 
-// Slope of a polynomial of degree 2 or more beyond its limits: theta_1, not steeper than 1.
+// P(u) of degree 2 or more: from u, from u within the limits, and theta_2 + theta_3 limited + ... there.
 template <class S>
-SD_FN S tail_slope(S theta1) {
-  return clamped(theta1, S(-1), S(1));
+SD_FN S polynomial(S u, S limited, S higher, S theta0, S theta1, Soma<S> soma) {
+  return sd_fma(sd_fma(higher, limited, theta1 - soma.tail), limited, sd_fma(soma.tail, u, theta0));
 }
 
-// dP/du from P's derivative at c, the limited u. The borders belong to the line, as with torch.clamp.
+// dP/du from the derivative within the limits. The borders belong to the line, as with torch.clamp.
 template <class S>
-SD_FN S slope_at(S slope, S u, S low, S high, S tail) {
-  return u > low && u < high ? slope : tail;
+SD_FN S slope_at(S slope, S u, Soma<S> soma) {
+  return u > soma.low && u < soma.high ? slope : soma.tail;
 }
 
-// dP/dtheta_1, from u and the limited u
+// dP/dtheta_1
 template <class S>
-SD_FN S by_theta1(S u, S c, S theta1) {
-  return theta1 >= S(-1) && theta1 <= S(1) ? u : c;
+SD_FN S by_theta1(S u, S limited, S theta1, Soma<S> soma) {
+  return theta1 == soma.tail ? u : limited;
 }
 
-// h from P(u) + y
+// The end of a step: h, the spike and u after the reset, from P(u) + y. `allowed` is 1 - fired.
+template <class S>
+struct Fired {
+  S h, spike, u;
+};
 template <int R, int W, class S>
-SD_FN S subtract_pending(S h, S r, S threshold) {
-  if constexpr (delayed<R, W> && R == RESET_SOFT) return h - r * threshold;
-  return h;
-}
-
-// u after the step. `s` is already masked by fire-once.
-template <int R, int W, class S>
-SD_FN S reset_state(S h, S s, S r, S threshold, S v_reset) {
-  if constexpr (!resets_at_once<R, W>) return h;
-  if constexpr (R == RESET_SOFT) return h - (s - r) * threshold;
-  if constexpr (W == AT_ONCE) return s != S(0) ? v_reset : h;
-  return (S(1) - (s - r)) * h + (s - r) * v_reset;
-}
-
-// gh, the gradient of h, from those of the spike (gs) and of u after the step (gu). `sg` is the surrogate derivative,
-// `allowed` is 1 - fired. `g_threshold` becomes the neuron's contribution to the threshold's gradient.
-template <int R, int W, bool DETACH, class S>
-SD_FN S fire_backward(S gs, S gu, S h, S s, S r, S sg, S allowed, S threshold, S v_reset, S& g_threshold) {
-  S gh = gu;
-  g_threshold = S(0);
+SD_FN Fired<S> fire(S h, S pending, S allowed, Soma<S> soma) {
+  if constexpr (delayed<R, W> && R == RESET_SOFT) h = sd_fma(-pending, soma.threshold, h);
+  const S spike = reaches(h, soma.level) * allowed;
+  S u = h;
   if constexpr (resets_at_once<R, W>) {
-    const S amount = s - r;
+    const S amount = spike - pending;
+    if constexpr (R == RESET_SOFT) u = sd_fma(-amount, soma.threshold, h);
+    else if constexpr (W == AT_ONCE) u = spike != S(0) ? soma.v_reset : h;
+    else u = sd_fma(S(1) - amount, h, amount * soma.v_reset);
+  }
+  return {h, spike, u};
+}
+
+// The gradient of h, and what the neuron adds to the threshold's, from those of the spike and of u after the step.
+// `slope` is the surrogate derivative at h - threshold.
+template <class S>
+struct FireGradients {
+  S h, threshold;
+};
+template <int R, int W, bool DETACH, class S>
+SD_FN FireGradients<S> fire_backward(S g_spike, S g_u, S h, S pending, S allowed, S slope, Soma<S> soma) {
+  const S spike = reaches(h, soma.level) * allowed;
+  S g_h = g_u, g_threshold = S(0);
+  if constexpr (resets_at_once<R, W>) {
+    const S amount = spike - pending;
     if constexpr (R == RESET_SOFT) {
-      g_threshold = -gu * amount;
-      if constexpr (!DETACH) gs -= gu * threshold;
+      g_threshold = -g_u * amount;
+      if constexpr (!DETACH) g_spike = sd_fma(-g_u, soma.threshold, g_spike);
     } else {
-      gh = gu * (S(1) - amount);
-      if constexpr (!DETACH) gs += gu * (v_reset - h);
+      g_h = g_u * (S(1) - amount);
+      if constexpr (!DETACH) g_spike = sd_fma(g_u, soma.v_reset - h, g_spike);
     }
   }
-  const S gd = gs * allowed * sg;
-  gh += gd;
-  g_threshold -= gd;
-  if constexpr (delayed<R, W> && R == RESET_SOFT) g_threshold -= gh * r;
-  return gh;
+  const S through_spike = g_spike * allowed * slope;
+  g_h += through_spike;
+  g_threshold -= through_spike;
+  if constexpr (delayed<R, W> && R == RESET_SOFT) g_threshold = sd_fma(-g_h, pending, g_threshold);
+  return {g_h, g_threshold};
 }
 
 // The gradient of u before the step from that of P's argument.
 template <int R, int W, class S>
-SD_FN S carry_backward(S g, S r) {
-  if constexpr (delayed<R, W> && R == RESET_HARD) return r != S(0) ? S(0) : g;
+SD_FN S carry_backward(S g, S pending) {
+  if constexpr (delayed<R, W> && R == RESET_HARD) return pending != S(0) ? S(0) : g;
   return g;
 }

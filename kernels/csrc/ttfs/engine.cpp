@@ -1,4 +1,4 @@
-// The TTFS pair on one chunk of blocks; compiled once per instruction set, without contraction (see ttfs.h).
+// The TTFS pair on one chunk of blocks; compiled once per instruction set.
 #include <math.h>
 #include <stdint.h>
 #include <string.h>

@@ -1,23 +1,59 @@
 """Pieces of the Triton kernels: one time step forward and backward, and how a neuron's branches are loaded and stored.
 
 A program holds one lane per neuron. Whatever there is per branch, per coefficient or per step of a segment is a tuple
-of lanes: Triton has no indexed registers, tuples under ``tl.static_range`` are its unrolled arrays. Names: ``p_``
-pointer, ``o_`` offset, ``i_`` index, ``g`` gradient; ``S`` is the :class:`Static` a kernel is compiled for.
+of lanes: Triton has no indexed registers, tuples under ``tl.static_range`` are its unrolled arrays.
+
+Names, here and in :mod:`.kernels`: ``p_`` pointer, ``o_`` offset, ``i_`` index, ``g_`` gradient of what follows;
+capitals are sizes and what is known when a kernel is compiled. ``p`` alone are the lanes' :class:`Parameters`, ``S`` is
+the :class:`Static` a kernel is compiled for. A plain name is a value per lane, or a tuple of them.
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, make_dataclass
+from typing import Any, NamedTuple
 
 import triton
 import triton.language as tl
 
-from .tables import activation_derivative, activation_value, surrogate_derivative
+from ..contract import PARAMETERS
+from .tables import activation, surrogate_derivative
 
 ABSENT, PER_LAYER, PER_CHANNEL = 0, 1, 2
 
 
+PerParameter = make_dataclass("PerParameter", [(name, int) for name in PARAMETERS], frozen=True)
+
+
+def per_parameter(modes: dict[str, int], branches: int, coefficients: int) -> dict[str, Any]:
+    """The fields of :class:`Static` that number the parameters, from their modes: how many values a neuron has of each,
+    and where they lie among the values of all, the sums of their gradients."""
+    count = dict.fromkeys(PARAMETERS, branches) | {"direct": 1, "theta": coefficients, "threshold": 1}
+    count = {name: size * (modes[name] != ABSENT) for name, size in count.items()}
+    at, sums = {}, 0
+    for name in PARAMETERS:
+        at[name] = sums
+        sums += count[name]
+    return {"mode": PerParameter(**modes), "count": PerParameter(**count), "at": PerParameter(**at), "sums": sums}
+
+
+class Parameters(NamedTuple):
+    """What the equations are given: a tuple of values for each parameter, and numbers."""
+
+    alpha: Any
+    gain: Any
+    offset: Any
+    strength: Any
+    direct: Any
+    theta: Any
+    threshold: Any
+    v_reset: Any
+    low: Any
+    high: Any
+
+
 @dataclass(frozen=True)
 class Static:
-    """What a kernel is compiled for. Parameters are ABSENT, PER_LAYER or PER_CHANNEL."""
+    """What a kernel is compiled for. Triton keeps compiled kernels by the fields alone, not by the properties' text:
+    what a property is made of may not change without a new field."""
 
     branches: int
     fan: int  # inputs per neuron: the branches in `fold` wiring, else 1
@@ -30,13 +66,10 @@ class Static:
     clamp: bool
     surrogate: str
     coefficients: int  # K + 1
-    alpha: int
-    gain: int
-    offset: int
-    strength: int
-    direct: int
-    theta: int
-    threshold: int
+    mode: PerParameter  # ABSENT, PER_LAYER or PER_CHANNEL
+    count: PerParameter  # values of a neuron
+    at: PerParameter  # where they lie among `sums` in all
+    sums: int
     double: bool
     channels_fast: bool  # neighbouring lanes are neighbouring channels, not positions
     packed_x: bool  # a neuron's inputs are contiguous, see triton._Grid.packed
@@ -73,26 +106,7 @@ class Static:
 
     @property
     def per_channel(self) -> bool:
-        modes = (self.alpha, self.gain, self.offset, self.strength, self.direct, self.theta, self.threshold)
-        return PER_CHANNEL in modes
-
-    # Where the parameter gradients of one neuron lie: alpha, gain, offset, strength, direct, theta, threshold.
-
-    @property
-    def at_offset(self) -> int:
-        return self.branches * (1 + (self.gain != ABSENT))
-
-    @property
-    def at_strength(self) -> int:
-        return self.at_offset + self.branches * (self.offset != ABSENT)
-
-    @property
-    def at_theta(self) -> int:
-        return self.at_strength + self.branches + 1
-
-    @property
-    def sums(self) -> int:
-        return self.at_theta + self.coefficients + 1
+        return any(getattr(self.mode, name) == PER_CHANNEL for name in PARAMETERS)
 
     @property
     def slots(self) -> int:
@@ -107,19 +121,18 @@ def heaviside(x, S: tl.constexpr):
 
 
 @triton.jit
-def carry(u, parameters, S: tl.constexpr):
+def carry(u, p, S: tl.constexpr):
     """The delayed reset: r, u after a hard one, and that within the polynomial's limits."""
-    alpha, gain, offset, strength, direct, theta, threshold, v_reset, low, high = parameters
     r = tl.zeros_like(u)
     if S.delayed:
-        r = heaviside(u - threshold[0], S)
+        r = heaviside(u - p.threshold[0], S)
     carried = u
     if S.delayed_hard:
-        carried = (1.0 - r) * u + r * v_reset
+        carried = (1.0 - r) * u + r * p.v_reset
     clamped = carried
     if S.clamp:  # comparisons, not minimum and maximum: a NaN stays one
-        clamped = tl.where(clamped < low, low, clamped)
-        clamped = tl.where(clamped > high, high, clamped)
+        clamped = tl.where(clamped < p.low, p.low, clamped)
+        clamped = tl.where(clamped > p.high, p.high, clamped)
     return r, carried, clamped
 
 
@@ -131,135 +144,134 @@ def tail_slope(theta_1):
 
 
 @triton.jit
-def advance(x, u, v, fired, parameters, S: tl.constexpr):
+def advance(x, u, v, fired, p, S: tl.constexpr):
     """One step of the contract. Returns the new s, u, v, fired, and h and sum_b x_b for the backward pass.
 
     The order of operations is that of the reference, and the compiler may not contract it: forward, backward and the
     reference see the same spikes.
     """
-    alpha, gain, offset, strength, direct, theta, threshold, v_reset, low, high = parameters
     B: tl.constexpr = S.branches
     FAN: tl.constexpr = S.fan
     LAST: tl.constexpr = S.coefficients - 1
     summed = x[0]
     for b in tl.static_range(1, FAN):
         summed = summed + x[b]
-    y = direct[0] * summed
+    y = p.direct[0] * summed
     v_new = ()
     if B > 0:
         dendrite = tl.zeros_like(u)
         for b in tl.static_range(B):
             drive = x[b if FAN > 1 else 0]
-            if S.gain:
-                drive = gain[b] * drive
-            if S.offset:
-                drive = drive + offset[b]
-            v_b = alpha[b] * v[b] + drive
-            dendrite = dendrite + strength[b] * activation_value(v_b, S)
+            if S.mode.gain:
+                drive = p.gain[b] * drive
+            if S.mode.offset:
+                drive = drive + p.offset[b]
+            v_b = p.alpha[b] * v[b] + drive
+            dendrite = dendrite + p.strength[b] * activation(v_b, S)[0]
             v_new = v_new + (v_b,)
         y = y + dendrite
-    r, carried, clamped = carry(u, parameters, S)
-    h = theta[LAST] + tl.zeros_like(u)
+    r, carried, clamped = carry(u, p, S)
+    h = p.theta[LAST] + tl.zeros_like(u)
     if LAST <= 1 or not S.clamp:
         for i in tl.static_range(LAST - 1, -1, -1):
-            h = h * carried + theta[i]
+            h = h * carried + p.theta[i]
     else:
-        tail = tail_slope(theta[1])
+        tail = tail_slope(p.theta[1])
         for i in tl.static_range(LAST - 1, 1, -1):
-            h = h * clamped + theta[i]
-        h = h * clamped + (theta[1] - tail)
-        h = h * clamped + (tail * carried + theta[0])
+            h = h * clamped + p.theta[i]
+        h = h * clamped + (p.theta[1] - tail)
+        h = h * clamped + (tail * carried + p.theta[0])
     h = h + y
     if S.delayed_soft:
-        h = h - r * threshold[0]
-    s = heaviside(h - threshold[0], S)
+        h = h - r * p.threshold[0]
+    s = heaviside(h - p.threshold[0], S)
     if S.fire_once:
         s = s * (1.0 - fired)
         fired = tl.maximum(fired, s)
     u_new = h
     if S.resets:
         reset = s - r
-        u_new = h - reset * threshold[0] if S.reset == "soft" else (1.0 - reset) * h + reset * v_reset
+        u_new = h - reset * p.threshold[0] if S.reset == "soft" else (1.0 - reset) * h + reset * p.v_reset
     return s, u_new, v_new, fired, h, summed
 
 
 @triton.jit
-def retreat(gs, gu, gv, sums, x, summed, u, v, v_new, fired, h, a, b, parameters, S: tl.constexpr):
+def retreat(g_spike, g_u, g_v, sums, x, summed, u, v, v_new, fired, h, a, b, p, S: tl.constexpr):
     """One step backward: gradients of x (a tuple), u, v, and ``sums`` with the parameters' gradients added.
 
-    ``u``, ``v``, ``fired`` are the states before the step, ``v_new`` and ``h`` its results, ``gu`` and ``gv`` the
+    ``u``, ``v``, ``fired`` are the states before the step, ``v_new`` and ``h`` its results, ``g_u`` and ``g_v`` the
     gradients of the states after it. Nothing here decides a spike, so products and sums are fused.
     """
-    alpha, gain, offset, strength, direct, theta, threshold, v_reset, low, high = parameters
     B: tl.constexpr = S.branches
     FAN: tl.constexpr = S.fan
     LAST: tl.constexpr = S.coefficients - 1
-    r, carried, clamped = carry(u, parameters, S)
-    s = heaviside(h - threshold[0], S)
+    r, carried, clamped = carry(u, p, S)
+    s = heaviside(h - p.threshold[0], S)
     if S.fire_once:
         s = s * (1.0 - fired)
-    gh = gu
-    g_threshold = sums[S.sums - 1]
+    g_h = g_u
+    g_threshold = sums[S.at.threshold]
     if S.resets:
         reset = s - r
-        through = gu
+        through = g_u
         if S.reset == "soft":
-            g_threshold = tl.fma(-gu, reset, g_threshold)
-            through = -gu * threshold[0]
+            g_threshold = tl.fma(-g_u, reset, g_threshold)
+            through = -g_u * p.threshold[0]
         else:
-            gh = gu * (1.0 - reset)
-            through = gu * (v_reset - h)
+            g_h = g_u * (1.0 - reset)
+            through = g_u * (p.v_reset - h)
         if not S.detach:
-            gs = gs + through
+            g_spike = g_spike + through
     if S.fire_once:
-        gs = gs * (1.0 - fired)
-    gd = gs * surrogate_derivative(h - threshold[0], a, b, S)
-    gh = gh + gd
-    g_threshold = g_threshold - gd
+        g_spike = g_spike * (1.0 - fired)
+    g_fire = g_spike * surrogate_derivative(h - p.threshold[0], a, b, S)
+    g_h = g_h + g_fire
+    g_threshold = g_threshold - g_fire
     if S.delayed_soft:
-        g_threshold = tl.fma(-gh, r, g_threshold)
+        g_threshold = tl.fma(-g_h, r, g_threshold)
 
-    power = gh
+    power = g_h
     g_theta = ()
     for i in tl.static_range(LAST + 1):
         amount = power
         if i == 1:
-            amount = gh * carried
+            amount = g_h * carried
             if LAST > 1 and S.clamp:
-                amount = tl.where((theta[1] >= -1.0) & (theta[1] <= 1.0), amount, power)
-        g_theta = g_theta + (sums[S.at_theta + i] + amount,)
+                amount = tl.where((p.theta[1] >= -1.0) & (p.theta[1] <= 1.0), amount, power)
+        g_theta = g_theta + (sums[S.at.theta + i] + amount,)
         power = power * clamped
-    slope = tl.zeros_like(gu)
+    slope = tl.zeros_like(g_u)
     for i in tl.static_range(LAST, 0, -1):
-        slope = tl.fma(slope, clamped, i * theta[i])
+        slope = tl.fma(slope, clamped, i * p.theta[i])
     if LAST > 1 and S.clamp:
-        slope = tl.where((carried > low) & (carried < high), slope, tail_slope(theta[1]))
-    gu = gh * slope
+        slope = tl.where((carried > p.low) & (carried < p.high), slope, tail_slope(p.theta[1]))
+    g_u = g_h * slope
     if S.delayed_hard:
-        gu = gu * (1.0 - r)
+        g_u = g_u * (1.0 - r)
 
-    somatic = direct[0] * gh
+    somatic = p.direct[0] * g_h
     shared = somatic
-    gx, gv_old, g_alpha, g_gain, g_offset, g_strength = (), (), (), (), (), ()
+    g_x, g_v_old, g_alpha, g_gain, g_offset, g_strength = (), (), (), (), (), ()
     for i in tl.static_range(B):
-        gv_i = tl.fma(gh * strength[i], activation_derivative(v_new[i], S), gv[i])
-        g_strength = g_strength + (tl.fma(gh, activation_value(v_new[i], S), sums[S.at_strength + i]),)
-        g_alpha = g_alpha + (tl.fma(gv_i, v[i], sums[i]),)
-        gx_i = gv_i
-        if S.gain:
-            g_gain = g_gain + (tl.fma(gv_i, x[i if FAN > 1 else 0], sums[B + i]),)
-            gx_i = gv_i * gain[i]
-        if S.offset:
-            g_offset = g_offset + (sums[S.at_offset + i] + gv_i,)
-        gv_old = gv_old + (gv_i * alpha[i],)
+        value, slope = activation(v_new[i], S)
+        g_v_i = tl.fma(g_h * p.strength[i], slope, g_v[i])
+        g_strength = g_strength + (tl.fma(g_h, value, sums[S.at.strength + i]),)
+        g_alpha = g_alpha + (tl.fma(g_v_i, v[i], sums[S.at.alpha + i]),)
+        g_x_i = g_v_i
+        if S.mode.gain:
+            g_gain = g_gain + (tl.fma(g_v_i, x[i if FAN > 1 else 0], sums[S.at.gain + i]),)
+            g_x_i = g_v_i * p.gain[i]
+        if S.mode.offset:
+            g_offset = g_offset + (sums[S.at.offset + i] + g_v_i,)
+        g_v_old = g_v_old + (g_v_i * p.alpha[i],)
         if FAN > 1:
-            gx = gx + (somatic + gx_i,)
+            g_x = g_x + (somatic + g_x_i,)
         else:
-            shared = shared + gx_i
+            shared = shared + g_x_i
     if FAN == 1:
-        gx = (shared,)
-    g_direct = tl.fma(gh, summed, sums[S.at_theta - 1])
-    return gx, gu, gv_old, g_alpha + g_gain + g_offset + g_strength + (g_direct,) + g_theta + (g_threshold,)
+        g_x = (shared,)
+    g_direct = tl.fma(g_h, summed, sums[S.at.direct])
+    return g_x, g_u, g_v_old, g_alpha + g_gain + g_offset + g_strength + (g_direct,) + g_theta + (g_threshold,)
 
 
 @triton.jit
@@ -332,7 +344,7 @@ def store_branches(p, offset, stride, values, mask, COUNT: tl.constexpr, PACKED:
 
 
 @triton.jit
-def load_parameter(p, i_c, MODE: tl.constexpr, COUNT: tl.constexpr):
+def _load_parameter(p, i_c, MODE: tl.constexpr, COUNT: tl.constexpr):
     """COUNT values: numbers when per layer, lanes when per channel; none when absent."""
     values = ()
     if MODE == 1:
@@ -342,3 +354,21 @@ def load_parameter(p, i_c, MODE: tl.constexpr, COUNT: tl.constexpr):
         for i in tl.static_range(COUNT):
             values = values + (tl.load(p + i_c * COUNT + i),)
     return values
+
+
+@triton.jit
+def load_parameters(
+    p_alpha, p_gain, p_offset, p_strength, p_direct, p_theta, p_threshold, v_reset, low, high, c, S: tl.constexpr
+):
+    return Parameters(
+        _load_parameter(p_alpha, c, S.mode.alpha, S.count.alpha),
+        _load_parameter(p_gain, c, S.mode.gain, S.count.gain),
+        _load_parameter(p_offset, c, S.mode.offset, S.count.offset),
+        _load_parameter(p_strength, c, S.mode.strength, S.count.strength),
+        _load_parameter(p_direct, c, S.mode.direct, S.count.direct),
+        _load_parameter(p_theta, c, S.mode.theta, S.count.theta),
+        _load_parameter(p_threshold, c, S.mode.threshold, S.count.threshold),
+        tl.full((), v_reset, S.dtype),
+        tl.full((), low, S.dtype),
+        tl.full((), high, S.dtype),
+    )

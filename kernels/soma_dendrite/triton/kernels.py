@@ -11,7 +11,7 @@ neurons and keep their parameter gradients in registers; the partial sums are ad
 import triton
 import triton.language as tl
 
-from .functions import advance, choose, load_branches, load_parameter, retreat, store_branches
+from .functions import advance, choose, load_branches, load_parameters, retreat, store_branches
 
 
 @triton.jit
@@ -34,26 +34,6 @@ def _lanes(i_c, i_j, N, C, L, J, S: tl.constexpr):
         j = i_j * BLOCK_J + lane % BLOCK_J
     mask = (c < C) & (j < J)
     return tl.minimum(c, C - 1), tl.minimum(j // L, N - 1), j % L, mask
-
-
-@triton.jit
-def _parameters(
-    p_alpha, p_gain, p_offset, p_strength, p_direct, p_theta, p_threshold, v_reset, low, high, c, S: tl.constexpr
-):
-    B: tl.constexpr = S.branches
-    K1: tl.constexpr = S.coefficients
-    return (
-        load_parameter(p_alpha, c, S.alpha, B),
-        load_parameter(p_gain, c, S.gain, B),
-        load_parameter(p_offset, c, S.offset, B),
-        load_parameter(p_strength, c, S.strength, B),
-        load_parameter(p_direct, c, S.direct, 1),
-        load_parameter(p_theta, c, S.theta, K1),
-        load_parameter(p_threshold, c, S.threshold, 1),
-        tl.full((), v_reset, S.dtype),
-        tl.full((), low, S.dtype),
-        tl.full((), high, S.dtype),
-    )
 
 
 @triton.jit
@@ -113,9 +93,7 @@ def forward_kernel(
     SEGMENT: tl.constexpr = S.segment
     i_program = tl.program_id(0)
     c, n, position, mask = _lanes(i_program % blocks_c, i_program // blocks_c, N, C, L, J, S)
-    parameters = _parameters(
-        p_alpha, p_gain, p_offset, p_strength, p_direct, p_theta, p_threshold, v_reset, low, high, c, S
-    )
+    p = load_parameters(p_alpha, p_gain, p_offset, p_strength, p_direct, p_theta, p_threshold, v_reset, low, high, c, S)
     o_x = _input_offset(n, c, position, stride_n, stride_c, stride_l, S)
     o_state = (n * C + c) * L + position
     o_v = (n * C + c) * B * L + position
@@ -127,7 +105,7 @@ def forward_kernel(
     for start in range(0, T, SEGMENT):
         xs = _load_segment(p_x, o_x, start, T, stride_t, stride_b, S)
         for i in tl.static_range(SEGMENT):
-            s, u_new, v_new, fired_new, h, summed = advance(xs[i], u, v, fired, parameters, S)
+            s, u_new, v_new, fired_new, h, summed = advance(xs[i], u, v, fired, p, S)
             live = mask
             if S.even:
                 u, v, fired = u_new, v_new, fired_new
@@ -149,7 +127,7 @@ def forward_kernel(
 
 @triton.jit
 def _backward_segment(
-    start, u, v, fired, gu, gv, sums, parameters, a, b,
+    start, u, v, fired, gu, gv, sums, p, a, b,
     p_x, p_gs, p_g_trace, p_gx,
     o_x, o_gs, o_state, o_gx, mask,
     T, L, M, stride_t, stride_b, stride_gs_t,
@@ -174,7 +152,7 @@ def _backward_segment(
         gss = gss + (gs.to(S.dtype),)
     us, vs, fireds, hs, summeds = (u,), (v,), (fired,), (), ()
     for i in tl.static_range(SEGMENT):
-        s, u, v, fired, h, summed = advance(xs[i], u, v, fired, parameters, S)
+        s, u, v, fired, h, summed = advance(xs[i], u, v, fired, p, S)
         us, vs, fireds, hs, summeds = us + (u,), vs + (v,), fireds + (fired,), hs + (h,), summeds + (summed,)
     for i in tl.static_range(SEGMENT - 1, -1, -1):
         t = tl.cast(start + i, tl.int64)
@@ -184,7 +162,7 @@ def _backward_segment(
         if p_g_trace is not None:
             gu = gu + tl.load(p_g_trace + t * M + o_state, mask=live, other=0.0)
         gx, gu_old, gv_old, added = retreat(
-            gss[i], gu, gv, sums, xs[i], summeds[i], us[i], vs[i], vs[i + 1], fireds[i], hs[i], a, b, parameters, S
+            gss[i], gu, gv, sums, xs[i], summeds[i], us[i], vs[i], vs[i + 1], fireds[i], hs[i], a, b, p, S
         )
         if S.even:
             gu, gv, sums = gu_old, gv_old, added
@@ -241,9 +219,7 @@ def backward_kernel(
     i_c = i_program % blocks_c
     lane = tl.arange(0, BLOCK)
     c, n, position, mask = _lanes(i_c, 0, N, C, L, J, S)
-    parameters = _parameters(
-        p_alpha, p_gain, p_offset, p_strength, p_direct, p_theta, p_threshold, v_reset, low, high, c, S
-    )
+    p = load_parameters(p_alpha, p_gain, p_offset, p_strength, p_direct, p_theta, p_threshold, v_reset, low, high, c, S)
     a = tl.full((), surrogate_a, S.dtype)
     b = tl.full((), surrogate_b, S.dtype)
     sums = ()
@@ -276,21 +252,21 @@ def backward_kernel(
                 _store_checkpoint(p_slots + i * slot, u, v, fired, S)
                 xs = _load_segment(p_x, o_x, i * SEGMENT, T, stride_t, stride_b, S)
                 for k in tl.static_range(SEGMENT):
-                    s, u, v, fired, h, summed = advance(xs[k], u, v, fired, parameters, S)
+                    s, u, v, fired, h, summed = advance(xs[k], u, v, fired, p, S)
             _store_checkpoint(p_slots + (segments - 1) * slot, u, v, fired, S)
             tl.debug_barrier()  # another thread may read what this one wrote
             for i in range(segments):
                 i_segment = segments - 1 - i
                 u, v, fired = _load_checkpoint(p_slots + i_segment * slot, S)
                 gu, gv, sums = _backward_segment(
-                    i_segment * SEGMENT, u, v, fired, gu, gv, sums, parameters, a, b,
+                    i_segment * SEGMENT, u, v, fired, gu, gv, sums, p, a, b,
                     p_x, p_gs, p_g_trace, p_gx, o_x, o_gs, o_state, o_gx, mask,
                     T, L, M, stride_t, stride_b, stride_gs_t, S,
                 )  # fmt: skip
             tl.debug_barrier()  # the next block writes over these checkpoints
         else:
             gu, gv, sums = _backward_segment(
-                0, u, v, fired, gu, gv, sums, parameters, a, b,
+                0, u, v, fired, gu, gv, sums, p, a, b,
                 p_x, p_gs, p_g_trace, p_gx, o_x, o_gs, o_state, o_gx, mask,
                 T, L, M, stride_t, stride_b, stride_gs_t, S,
             )  # fmt: skip

@@ -155,7 +155,7 @@ def _mode(parameter: Tensor | None, channels: int) -> int:
 
 
 def _static(inputs: Inputs, settings: Settings, grid: _Grid, fan: int, modes: dict[str, int], backward: bool) -> Any:
-    from .functions import Static
+    from .functions import Static, per_parameter
 
     t_steps, b = inputs.x.shape[0], settings.branches
     halved = 2 if inputs.u.dtype == torch.float64 else 1
@@ -174,7 +174,7 @@ def _static(inputs: Inputs, settings: Settings, grid: _Grid, fan: int, modes: di
         clamp=settings.clamp_low != -math.inf or settings.clamp_high != math.inf,
         surrogate=settings.surrogate if backward else "",
         coefficients=inputs.theta.shape[1],
-        **modes,
+        **per_parameter(modes, b, inputs.theta.shape[1]),
         double=inputs.u.dtype == torch.float64,
         channels_fast=grid.channels_fast,
         packed_x=grid.packed,

@@ -1,6 +1,7 @@
 """Activations and surrogate derivatives in Triton: the rows of :mod:`..activations` and :mod:`..surrogates` by name.
 
-``S`` is the :class:`~.triton_functions.Static` a kernel is compiled for; only the chosen row ends up in the kernel.
+A row is one branch of a chain. ``S`` is the :class:`~.functions.Static` a kernel is compiled for; only the chosen row
+ends up in the kernel.
 """
 
 import math
@@ -42,57 +43,39 @@ def _sigmoid(v):
 
 
 @triton.jit
-def activation_value(v, S: tl.constexpr):
+def activation(v, S: tl.constexpr):
+    """f(v) and f'(v); what a caller ignores is not computed."""
+    one = tl.full(v.shape, 1.0, S.dtype)
+    zero = tl.zeros_like(v)
     if S.activation == "identity":
-        return v
+        return v, one
     elif S.activation == "relu":
-        return tl.where(v < 0, 0.0, v)
+        return tl.where(v < 0, 0.0, v), tl.where(v > 0, one, zero)
     elif S.activation == "leaky_relu":
-        return tl.where(v > 0, v, v * SLOPE)
-    elif S.activation == "mexican_hat":
-        return 3.0 * (1.0 - v * v / VARIANCE) * (tl.exp(-v * v / (2.0 * VARIANCE)) / HAT_SCALE) / VARIANCE
-    elif S.activation == "tanh":
-        return _tanh(v, S)
-    elif S.activation == "sigmoid":
-        return _sigmoid(v)
-    elif S.activation == "elu":
-        return tl.where(v > 0, v, _expm1(v, S))
-    elif S.activation == "softplus":
-        return tl.where(v > 20.0, v, tl.where(v > 0, v, 0.0) + tl.log(1.0 + tl.exp(-tl.abs(v))))
-    elif S.activation == "silu":
-        return v * _sigmoid(v)
-    else:
-        tl.static_assert(S.activation == "gelu", "unknown activation")
-        return 0.5 * v * (1.0 + tl.erf(v * SQRT_HALF))
-
-
-@triton.jit
-def activation_derivative(v, S: tl.constexpr):
-    if S.activation == "identity":
-        return tl.full(v.shape, 1.0, S.dtype)
-    elif S.activation == "relu":
-        return tl.where(v > 0, 1.0, 0.0).to(S.dtype)
-    elif S.activation == "leaky_relu":
-        return tl.where(v > 0, tl.full(v.shape, 1.0, S.dtype), tl.full(v.shape, SLOPE, S.dtype))
+        return tl.where(v > 0, v, v * SLOPE), tl.where(v > 0, one, zero + SLOPE)
     elif S.activation == "mexican_hat":
         gauss = tl.exp(-v * v / (2.0 * VARIANCE)) / HAT_SCALE
-        return 3.0 * v / (VARIANCE * VARIANCE) * (v * v / VARIANCE - 3.0) * gauss
+        value = 3.0 * (1.0 - v * v / VARIANCE) * gauss / VARIANCE
+        return value, 3.0 * v / (VARIANCE * VARIANCE) * (v * v / VARIANCE - 3.0) * gauss
     elif S.activation == "tanh":
         value = _tanh(v, S)
-        return 1.0 - value * value
+        return value, 1.0 - value * value
     elif S.activation == "sigmoid":
         value = _sigmoid(v)
-        return value * (1.0 - value)
+        return value, value * (1.0 - value)
     elif S.activation == "elu":
-        return tl.where(v > 0, 1.0, tl.exp(v))
+        return tl.where(v > 0, v, _expm1(v, S)), tl.where(v > 0, 1.0, tl.exp(v))
     elif S.activation == "softplus":
-        return _sigmoid(v)
+        value = tl.where(v > 0, v, 0.0) + tl.log(1.0 + tl.exp(-tl.abs(v)))
+        return tl.where(v > 20.0, v, value), _sigmoid(v)
     elif S.activation == "silu":
         value = _sigmoid(v)
-        return value * (1.0 + v * (1.0 - value))
+        return v * value, value * (1.0 + v * (1.0 - value))
+    elif S.activation == "gelu":
+        half = 0.5 * (1.0 + tl.erf(v * SQRT_HALF))
+        return v * half, half + v * tl.exp(-v * v / 2.0) / SQRT_TWO_PI
     else:
-        tl.static_assert(S.activation == "gelu", "unknown activation")
-        return 0.5 * (1.0 + tl.erf(v * SQRT_HALF)) + v * tl.exp(-v * v / 2.0) / SQRT_TWO_PI
+        tl.static_assert(False, "unknown activation")
 
 
 @triton.jit
@@ -146,9 +129,10 @@ def surrogate_derivative(x, a, b, S: tl.constexpr):
         return b * tl.exp(-a * tl.abs(x - 1.0))
     elif S.surrogate == "sparse_fast_sigmoid":
         return tl.where(x > b, 1.0 / ((1.0 + a * size) * (1.0 + a * size)), zero)
-    else:
-        tl.static_assert(S.surrogate == "squarewave_fourier_series", "unknown surrogate")
+    elif S.surrogate == "squarewave_fourier_series":
         value = zero
         for i in range(1, tl.cast(a, tl.int32)):
             value += tl.cos(x * TWO_PI / b * (2 * i - 1))
         return value * (4.0 / b)
+    else:
+        tl.static_assert(False, "unknown surrogate")
