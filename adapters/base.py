@@ -20,9 +20,12 @@ __all__ = [
     "HostAdapter",
     "Kit",
     "accepts",
+    "in_backward",
     "learned_decay",
     "merged_signature",
     "read_decay",
+    "recomputed",
+    "say_once",
     "say_slow",
     "split_arguments",
     "states_for",
@@ -271,11 +274,30 @@ def _reset_states(model: NeuronModel, x: Tensor, firing: Firing, shapes: Sequenc
     return fresh
 
 
+def say_once(message: str) -> None:
+    """A warning in the log, the first time that there is reason for it."""
+    if message not in _said:
+        _said.add(message)
+        log.warning(message)
+
+
 def say_slow(node: str, what: str) -> None:
     """One log line per reason, on the path that is taken where the fused one cannot express something."""
     if what not in _said:
         _said.add(what)
         log.warning("%s with %s runs step by step on the reference path: correct, but slower", node, what)
+
+
+in_backward: Callable[[], int] = torch._C._current_graph_task_id
+"""Number of the backward pass that runs now in this thread, -1 outside of any; not for code that is compiled."""
+
+
+def recomputed(node: str, way_out: str) -> RuntimeError:
+    """The error of a neuron that runs again in a backward pass, from states that have moved on since."""
+    return RuntimeError(
+        f"{node} runs again in a backward pass (torch.utils.checkpoint), but its states are those after the last step: "
+        f"gradients would be wrong. Reset the neuron inside the checkpointed function, or {way_out}"
+    )
 
 
 def read_decay(model: nn.Module) -> Tensor:

@@ -15,11 +15,10 @@ __all__ = ["node_class"]
 _PARAMETER = inspect.Parameter
 
 _STEP = """One time step per call, ``forward(input_, mem=None)``: ``input_ [N, C, *]`` -> ``(spk, mem)``, or ``spk``
-alone with ``init_hidden=True`` and ``output=False``. ``mem`` is the soma's potential, also a buffer of the module.
+alone with ``init_hidden=True`` and ``output=False``. ``mem`` is the soma's potential, also an attribute.
 {others}``reset_mem()`` (also ``init_{lower}()`` and ``init_leaky()``) starts a sequence: call it, or
-``snntorch.utils.reset(net)``, which finds the neuron at any depth, before each one. A ``mem`` of another shape starts
-everything afresh. In ``DistributedDataParallel`` pass ``broadcast_buffers=False``, or rank 0's states overwrite those
-of the others."""
+``snntorch.utils.reset(net)``, which finds the neuron at any depth, before each one; with explicit states ``mem`` of
+your own starts one too. A ``mem`` of another shape starts everything afresh. States are no buffers."""
 
 _SEQUENCE = """All time steps in one call, without a Python loop: ``input_ [T, N, C, *]`` -> spikes ``[T, N, C, *]``, or
 with ``output=True`` ``(spk, mem)`` with the potential after every step. Time comes first, as in ``LeakyParallel`` and
@@ -61,7 +60,8 @@ def _signature(model_class: type[NeuronModel], shell: type[Shell]) -> inspect.Si
 
 def _documentation(name: str, model_class: type[NeuronModel], shell: type[Shell], signature: inspect.Signature) -> str:
     others = ", ".join(f"``{state}``" for state in list(model_class.states)[1:])
-    others = f"Further states ({others}) are buffers too, and go on whatever ``mem`` is given.\n" if others else ""
+    if others:
+        others = f"Further states ({others}) are attributes too, and belong to the ``mem`` they were returned with.\n"
     text = _SEQUENCE if shell is ModelSequence else _STEP
     beta = "``beta`` is the potential's decay per\nstep, one number or one per channel."
     protocol = text.format(others=others, lower=name.lower())

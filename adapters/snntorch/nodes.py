@@ -19,8 +19,9 @@ class ModelNeuron(Shell):
 
         Args:
             input_: ``[N, C, *]``; in ``fold`` wiring ``[N, C * branches, *]``.
-            mem: the soma's potential ``[N, C, *]``, with ``init_hidden=False`` only; None continues. One of another
-                shape starts all states afresh. Further states live in the module and go on.
+            mem: the soma's potential ``[N, C, *]``, with ``init_hidden=False`` only; None continues. The one that the
+                last step returned, or its ``detach()``, goes on with the further states that it was returned with; any
+                other starts them afresh, one of another shape all states.
 
         Returns:
             ``(spk, mem)``, or ``spk`` alone with ``init_hidden=True`` and ``output=False``; spikes have the input's
@@ -39,7 +40,10 @@ class ModelNeuron(Shell):
         spk, states = self._step(input_, self._states(input_, mem, firing), firing)
         self._store(states)
         spk = self._graded(spk)
-        return spk if self.init_hidden and not self.output else (spk, self.mem)
+        if self.init_hidden:
+            return (spk, states[0]) if self.output else spk
+        self._tie(states)
+        return spk, states[0]
 
 
 class ModelSequence(Shell):

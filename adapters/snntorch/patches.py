@@ -135,14 +135,47 @@ def _patch_import(found: Patches, module: ModuleType) -> None:
     apply_import(found, module)
 
 
-_exchange = Patches({"snntorch.export_nir": _patch_export, "snntorch.import_nir": _patch_import})
+class _Attributes:
+    """A neuron for those who call its ``__getattr__``, by which a module gives its parameters and buffers only."""
+
+    def __init__(self, neuron: Shell) -> None:
+        self._neuron = neuron
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._neuron, name)
+
+
+def _probes(original: Callable) -> Callable:
+    """``AttributeMonitor.create_hook``, whose hooks read states, which are no buffers in our neurons."""
+
+    @functools.wraps(original)
+    def create_hook(self: Any, name: str) -> Callable:
+        hook = original(self, name)
+
+        @functools.wraps(hook)
+        def read(module: nn.Module, *arguments: Any) -> Any:
+            return hook(_Attributes(module) if isinstance(module, Shell) else module, *arguments)
+
+        return read
+
+    return create_hook
+
+
+def _patch_probe(found: Patches, module: ModuleType) -> None:
+    found.replace(module.AttributeMonitor, "create_hook", _probes)
+
+
+_patches = Patches({
+    "snntorch.export_nir": _patch_export, "snntorch.import_nir": _patch_import,
+    "snntorch.functional.probe": _patch_probe,
+})  # fmt: skip
 
 
 def patch() -> None:
-    """Make ``utils.reset``, ``backprop`` and NIR exchange know our neurons; does nothing when they do."""
+    """Make ``utils.reset``, ``backprop``, probes and NIR exchange know our neurons; does nothing when they do."""
     global _active, _waiting
     _active = True
-    _exchange.patch()
+    _patches.patch()
     utils = snntorch.utils
     _wrap(utils, "_layer_check" if hasattr(utils, "_layer_check") else "reset", _resets)
     if hasattr(utils, "_final_layer_check"):
@@ -158,7 +191,7 @@ def unpatch() -> None:
     """Put back what :func:`patch` replaced; a wrapper that others have wrapped since stays, and does nothing."""
     global _active
     _active = False
-    _exchange.unpatch()
+    _patches.unpatch()
     for (module_name, name), (original, wrapper) in list(_originals.items()):
         module = sys.modules.get(module_name)
         if module is not None and getattr(module, name, None) is wrapper:

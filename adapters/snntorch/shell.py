@@ -14,7 +14,8 @@ from torch import Tensor, nn
 
 from ...kernels.surrogates import Surrogate
 from ...neurons.base import Firing, NeuronModel, States
-from ..base import accepts, read_decay, say_slow, states_for, write_decay
+from ..base import accepts, read_decay, say_slow, write_decay
+from .states import Stateful
 from .surrogates import DEFAULT_SPIKE_GRAD, TableSpike, read_surrogate
 
 __all__ = ["Shell", "forget", "live"]
@@ -62,7 +63,7 @@ def _floating(value: Any) -> Tensor:
     return value if value.is_floating_point() else value.to(torch.get_default_dtype())
 
 
-class Shell(SpikingNeuron):
+class Shell(Stateful):
     """A registered neuron model among snnTorch's neurons; subclasses name the model. See :mod:`.factory`."""
 
     model_class: type[NeuronModel]
@@ -225,49 +226,7 @@ class Shell(SpikingNeuron):
             seen = self._factor_seen = (factor, factor._version, bool((factor == 1).all()))
         return seen[2]
 
-    # -- states ----------------------------------------------------------------------------------------------------
-
-    def _init_mem(self) -> None:
-        """Register the states as non-persistent buffers of size 0: soma potential ``mem``, others by their names."""
-        self._state_names = ("mem", *self.model.state_names(self.firing())[1:])
-        for state in self._state_names:
-            if hasattr(self, state):
-                raise ValueError(
-                    f"state {state!r} of {type(self.model).__name__} is the name of an attribute; rename it"
-                )
-            self.register_buffer(state, torch.zeros(0), persistent=False)
-
-    def _states(self, x: Tensor, mem: Tensor | None, firing: Firing) -> States:
-        """The states for a step input ``x [N, C, *]``; reset ones where there are none of its shape."""
-        if mem is not None:
-            self.mem = mem
-        return states_for(self.model, x, [getattr(self, name) for name in self._state_names], lambda: firing)
-
-    def _store(self, states: States) -> None:
-        for name, state in zip(self._state_names, states, strict=True):
-            setattr(self, name, state)
-
-    def reset_mem(self) -> Tensor:
-        """Reset every state, without a gradient history, and return the soma's potential: the start of a sequence.
-
-        The potential has size 0 before the first step, the last step's shape afterwards; :meth:`forward` takes both.
-        """
-        regular = type(self.model).init_states is NeuronModel.init_states
-        first, *others = self.model.states.values()
-        values = (0.0 if self._reset_mechanism == "zero" else first, *others, 0.0)
-        for name, value in zip(self._state_names, values, strict=False):
-            state = getattr(self, name)
-            setattr(self, name, torch.full_like(state, value) if regular else torch.zeros(0, device=state.device))
-        return self.mem
-
-    def init_leaky(self) -> Tensor:
-        """:meth:`reset_mem` by the name that networks with explicit states call on ``snn.Leaky``."""
-        return self.reset_mem()
-
-    def detach_mem(self) -> None:
-        """Cut the states from the graph and keep their values: the border of truncated backpropagation through time."""
-        for name in self._state_names:
-            setattr(self, name, getattr(self, name).detach())
+    # -- snnTorch's protocol ----------------------------------------------------------------------------------------
 
     @property
     def outputs(self) -> int:
@@ -289,10 +248,7 @@ class Shell(SpikingNeuron):
     # -- copies and checkpoints ------------------------------------------------------------------------------------
 
     def __getstate__(self) -> dict[str, Any]:
-        state = self.__dict__.copy()
-        buffers = state["_buffers"] = state["_buffers"].copy()
-        for name in self._state_names:  # only leaves of the graph can be copied
-            buffers[name] = buffers[name].detach()
+        state = super().__getstate__()
         state.pop("_factor_seen", None)
         surrogate = self._read_spike_grad()
         if "spike_grad" in state and isinstance(surrogate, Surrogate):  # snnTorch's closures do not pickle, this does

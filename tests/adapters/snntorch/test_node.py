@@ -155,13 +155,13 @@ def test_network_with_explicit_states_starts_afresh_at_init():
     assert snn.LNM(0.5).init_lnm().numel() == 0
 
 
-def test_given_mem_is_used_and_other_states_go_on():
+def test_a_mem_that_was_set_is_used_and_other_states_go_on():
     neuron = make("Dendritic", reset_mechanism="none")
     x = torch.rand(2, 3)
     neuron(x)
     before = neuron.v_dend.clone()
-    given = torch.full((2, 3), 0.25)
-    _, mem = neuron(torch.zeros(2, 3), given)
+    neuron.mem = torch.full((2, 3), 0.25)
+    _, mem = neuron(torch.zeros(2, 3))
     model = neuron.model
     v_dend = model.alpha.float()[0].view(1, 1, -1) * before + (1 - model.alpha.float()[0]) * model.offset[0]
     torch.testing.assert_close(neuron.v_dend, v_dend)
