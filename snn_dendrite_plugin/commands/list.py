@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Iterable
 from typing import Annotated, Any
 
 import typer
@@ -16,7 +17,7 @@ __all__ = ["command", "inventory"]
 
 
 def inventory() -> dict[str, list[dict[str, Any]]]:
-    """Everything registered, as plain data: ``models``, ``adapters``, ``providers`` and ``plugins``. Imports no host.
+    """Everything registered, as plain data by kind, ``models``, ``layers`` and so on. Imports no host.
 
     Example:
         >>> from snn_dendrite_plugin.commands.list import inventory
@@ -25,16 +26,9 @@ def inventory() -> dict[str, list[dict[str, Any]]]:
     """
     adapters = plugins.adapters().values()
     return {
-        "models": [
-            {
-                "name": model.name,
-                "hosts": {adapter.host: model.names_in(adapter.host) for adapter in adapters},
-                "summary": model.summary,
-                "distribution": model.distribution,
-                "version": version_of(model.distribution) if model.distribution else None,
-            }
-            for model in plugins.models().values()
-        ],
+        "models": [_shown(model, adapters) for model in plugins.models().values()],
+        "layers": [_shown(layer, adapters) for layer in plugins.layers().values()],
+        "conversions": [_shown(conversion) for conversion in plugins.conversions().values()],
         "adapters": [
             {
                 "name": adapter.name,
@@ -63,10 +57,23 @@ def inventory() -> dict[str, list[dict[str, Any]]]:
     }
 
 
+def _shown(spec: Any, adapters: Iterable[Any] = ()) -> dict[str, Any]:
+    """A model, layer or conversion as plain data, with its names in the hosts."""
+    version = version_of(spec.distribution) if spec.distribution else None
+    hosts = {adapter.host: spec.names_in(adapter.host) for adapter in adapters}
+    return {
+        "name": spec.name,
+        **({"hosts": hosts} if hosts else {}),
+        "summary": spec.summary,
+        "distribution": spec.distribution,
+        "version": version,
+    }
+
+
 def command(
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON instead of tables.")] = False,
 ) -> None:
-    """List neuron models, hosts, kernel providers and plugins.
+    """List neuron models, layers, conversions, hosts, kernel providers and plugins.
 
     Example: snn-dendrite list --json
     """
@@ -76,15 +83,20 @@ def command(
         return
     out = console()
     hosts = [adapter["host"] for adapter in found["adapters"]]
-    heading(out, "Neuron models")
-    show_table(
-        out,
-        ["model", *[f"in {host}" for host in hosts], "what it is", "from"],
-        [
-            [m["name"], *[", ".join(m["hosts"][host]) for host in hosts], m["summary"], source(m)]
-            for m in found["models"]
-        ],
-    )
+    for title, kind in (("Neuron models", "models"), ("Synaptic layers", "layers")):
+        if found[kind]:
+            heading(out, title)
+            show_table(
+                out,
+                [kind.removesuffix("s"), *[f"in {host}" for host in hosts], "what it is", "from"],
+                [
+                    [m["name"], *[", ".join(m["hosts"][host]) for host in hosts], m["summary"], source(m)]
+                    for m in found[kind]
+                ],
+            )
+    heading(out, "Conversions")
+    out.print("Beside every neuron model, convert(to=...) takes:")
+    show_table(out, ["to", "what it is", "from"], [[c["name"], c["summary"], source(c)] for c in found["conversions"]])
     heading(out, "Host adapters")
     show_table(
         out,
