@@ -34,6 +34,7 @@ def test_ddp_equals_one_process_in_spikingjelly(name, tmp_path):
     train("ddp", "spikingjelly", name, tmp_path)
 
 
+@pytest.mark.xfail(strict=True, reason="DDP's default takes the states of rank 0 for all ranks': they are buffers")
 @pytest.mark.parametrize("name", ["Dendritic", "LNM"])
 def test_ddp_equals_one_process_in_snntorch(name, tmp_path):
     train("ddp", "snntorch", name, tmp_path)

@@ -1,8 +1,8 @@
 """One training run in two processes, by DDP or FSDP2 over gloo, against the same run in one process.
 
-``python two_processes.py TOOL HOST NEURON FOLDER`` with TOOL ``ddp`` or ``fsdp2``. The process forks: both halves train
-on their half of every batch, compare weights and spikes with a run of the whole batch, and print ``rank R: equal``. What
-rank 1 says is written to ``FOLDER/rank1``. The exit code is 0 where both found everything equal; 124 after the limit.
+``python two_processes.py TOOL HOST NEURON FOLDER``, TOOL being ``ddp`` or ``fsdp2``. It forks: both train on their
+half of every batch, compare weights and spikes with a run of the whole batch, and print ``rank R: equal``. What rank 1
+says is in ``FOLDER/rank1``. The exit code is 0 where both found everything equal; 124 after the limit.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ class SpikingJellyNet(nn.Module):
         from spikingjelly.activation_based import functional, layer, neuron
 
         options = {"strength_init": 0.4} if name == "DendSN" else {}
-        node = lambda: getattr(neuron, name)(tau=2.0, v_threshold=0.6, **options)  # noqa: E731
+        node = lambda: getattr(neuron, name)(tau=2.0, v_threshold=0.3, **options)  # noqa: E731
         self.layers = nn.Sequential(layer.Linear(FEATURES, 8), node(), layer.Linear(8, 4), node())
         functional.set_step_mode(self, "m")
         self.restart, self.cut = functional.reset_net, functional.detach_net

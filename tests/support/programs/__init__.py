@@ -1,0 +1,1 @@
+"""Random programs of host operations, against a plain loop with its own state and its own equations."""
