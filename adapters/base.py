@@ -251,6 +251,8 @@ def states_for(
     shapes = [tuple(shape) for shape in model.state_shapes(x.shape)]
     shapes += shapes[:1] * (len(held) - len(shapes))  # fired
     dtype = state_dtype(x.dtype)
+    if not torch.compiler.is_compiling() and isinstance(held[0], Tensor) and held[0].is_inference():
+        held = [_usable(state) for state in held]
     afresh = isinstance(held[0], Tensor) and tuple(held[0].shape) != shapes[0]
     fresh: States | None = None
     states = []
@@ -264,6 +266,11 @@ def states_for(
             fresh = _reset_states(model, x, firing(), shapes) if fresh is None else fresh
             states.append(fresh[i])
     return tuple(states)
+
+
+def _usable(state: Tensor | float | None) -> Tensor | float | None:
+    """A state from inference mode as autograd can save it."""
+    return state.clone() if isinstance(state, Tensor) and not torch.is_inference_mode_enabled() else state
 
 
 def _reset_states(model: NeuronModel, x: Tensor, firing: Firing, shapes: Sequence[tuple[int, ...]]) -> States:

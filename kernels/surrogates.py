@@ -122,11 +122,16 @@ def derivative(x: Tensor, surrogate: Surrogate) -> Tensor:
 
 
 class _Spike(torch.autograd.Function):
+    generate_vmap_rule = True
+
     @staticmethod
-    def forward(ctx, x: Tensor, surrogate: Surrogate, strict: bool) -> Tensor:
-        ctx.save_for_backward(x)
-        ctx.surrogate = surrogate
+    def forward(x: Tensor, surrogate: Surrogate, strict: bool) -> Tensor:
         return (x > 0 if strict else x >= 0).to(x.dtype)
+
+    @staticmethod
+    def setup_context(ctx, inputs, output) -> None:
+        ctx.save_for_backward(inputs[0])
+        ctx.surrogate = inputs[1]
 
     @staticmethod
     def backward(ctx, grad: Tensor):

@@ -223,6 +223,8 @@ class Shell(Stateful):
             return False
         seen = self.__dict__.get("_factor_seen")
         if seen is None or seen[0] is not factor or seen[1] != factor._version:
+            if torch._C._functorch.is_functorch_wrapped_tensor(factor):  # which has no value to look at
+                return False
             seen = self._factor_seen = (factor, factor._version, bool((factor == 1).all()))
         return seen[2]
 

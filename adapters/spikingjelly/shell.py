@@ -12,7 +12,17 @@ from spikingjelly.activation_based import surrogate
 from torch import Tensor, nn
 
 from ...neurons.base import Firing, NeuronModel
-from ..base import accepts, merged_signature, read_decay, say_slow, split_arguments, states_for, write_decay
+from ..base import (
+    accepts,
+    in_backward,
+    merged_signature,
+    read_decay,
+    recomputed,
+    say_slow,
+    split_arguments,
+    states_for,
+    write_decay,
+)
 from .compat import HOST_OPTIONS, NodeBase
 from .surrogates import read_surrogate
 
@@ -23,6 +33,7 @@ class PluginNode(NodeBase):
     """A registered neuron model as a SpikingJelly node; subclasses name the model. See :func:`node_class`."""
 
     model_class: type[NeuronModel]
+    _ran: tuple[int, Tensor] | None = None  # the backward pass in which the node ran last, and its potential since
 
     def __init__(
         self,
@@ -182,6 +193,16 @@ class PluginNode(NodeBase):
         spikes, states = self.model.sequence(inputs[0], states, self.firing())
         return (spikes,), states
 
+    def forward(self, *args: Any, **kwargs: Any) -> Any:
+        if torch.compiler.is_compiling():
+            return super().forward(*args, **kwargs)
+        task, ran = in_backward(), self._ran
+        if task != -1 and ran is not None and ran[0] != task and ran[1] is self.v:
+            raise recomputed(type(self).__name__, "use spikingjelly's memopt, which keeps the states")
+        output = super().forward(*args, **kwargs)
+        self.__dict__["_ran"] = (task, self.v)
+        return output
+
     def multi_step_forward(self, x_seq: Tensor, *args: Any, **kwargs: Any):
         if not self.store_v_seq:
             return super().multi_step_forward(x_seq, *args, **kwargs)
@@ -199,6 +220,20 @@ class PluginNode(NodeBase):
                 self._memories[name] = value.detach()
         if isinstance(self.v_seq, Tensor):
             self.v_seq = self.v_seq.detach()
+        if self._ran is not None:
+            self._ran = (self._ran[0], self.v)
+
+    def reset(self) -> None:
+        super().reset()
+        self._ran = None
+
+    def __getstate__(self) -> dict[str, Any]:
+        def leaf(value: Any) -> Any:  # only leaves of the graph can be copied
+            return value.detach() if isinstance(value, Tensor) else value
+
+        state = {**self.__dict__, "_ran": None}
+        state["_memories"] = {name: leaf(value) for name, value in self._memories.items()}
+        return {**state, "_v_seq": leaf(state["_v_seq"])} if "_v_seq" in state else state
 
     def extra_repr(self) -> str:
         once = ", fire_once=True" if self.fire_once else ""

@@ -252,7 +252,9 @@ def soma_dendrite(
     _check(inputs, settings)
     if activation is not None and not torch.compiler.is_compiling():
         say_slow(f"the activation {name_of(activation)}")
-    if spike_function is not None or activation is not None:
+    # torch.func's transforms differentiate and map the reference loop; the operator's derivative is opaque to them.
+    transformed = not torch.compiler.is_compiling() and torch._C._functorch.peek_interpreter_stack() is not None
+    if transformed or spike_function is not None or activation is not None:
         return run(inputs, settings, spike_function, activation)
     static = tuple(getattr(settings, name) for name in _STATIC)
     spikes, u, v, fired, u_sequence = _forward(*inputs, *static)
