@@ -42,9 +42,11 @@ class Tutorial(nn.Module):
     """snnTorch, step by step, every state in a variable."""
 
     batch, steps = 128, 25
+    hidden = 1000
 
-    def __init__(self, pixels: int, arguments: dict | None, hidden: int = 1000) -> None:
+    def __init__(self, pixels: int, arguments: dict | None) -> None:
         super().__init__()
+        hidden = self.hidden
         spike_grad = surrogate.fast_sigmoid(slope=25)
         kind = snn.Leaky if arguments is None else snn.LNM
         self.fc1, self.fc2 = nn.Linear(pixels, hidden), nn.Linear(hidden, 10)
@@ -216,10 +218,12 @@ def main(argv: list[str] | None = None) -> None:
     parser.add_argument("--neurons", nargs="+", default=["point", "LNM"], choices=list(NEURONS), help="which to train")
     parser.add_argument("--seeds", type=int, default=3, help="networks per row")
     parser.add_argument("--iterations", type=int, help="the script's own number by default")
+    parser.add_argument("--hidden", type=int, default=Tutorial.hidden, help="hidden neurons of `tutorial`")
     parser.add_argument(
         "--images", choices=["choose", "report"], default="choose", help="validation images, or held-out ones"
     )
     options = parser.parse_args(argv)
+    Tutorial.hidden = options.hidden
     data = Data()
     print(f"{data.name}, {options.seeds} seeds, accuracy in % (mean +- standard deviation)")
     print(f"{'script':13} {'rate':>7}  {'neuron':13} {'accuracy':13}  {'before':13}  lost")
