@@ -312,7 +312,8 @@ def read_decay(model: nn.Module) -> Tensor:
 
     Carries a gradient where it is learned.
     """
-    return model.decay if hasattr(type(model), "decay") else torch.as_tensor(model.beta)
+    decay: Tensor = getattr(model, "decay") if hasattr(type(model), "decay") else torch.as_tensor(model.beta)  # noqa: B009
+    return decay
 
 
 def write_decay(model: nn.Module, value: float | Tensor) -> None:
@@ -321,13 +322,14 @@ def write_decay(model: nn.Module, value: float | Tensor) -> None:
     Raises:
         ValueError: the model has neither, or the value does not fit.
     """
+    target: Any = model
     if hasattr(model, "set_decay"):
-        model.set_decay(value)
+        target.set_decay(value)
     elif isinstance(getattr(model, "beta", None), Tensor):
         with torch.no_grad():
-            model.beta.copy_(torch.as_tensor(value))
+            target.beta.copy_(torch.as_tensor(value))
     elif hasattr(model, "beta"):
-        model.beta = float(value)
+        target.beta = float(value)
     else:
         raise ValueError(f"{type(model).__name__} has neither beta nor set_decay, so its decay cannot be set")
 
@@ -354,14 +356,14 @@ def accepts(model_class: type, name: str) -> bool:
     declared = getattr(model_class, "from_host", None)
     if declared is not None and name in HOST_ARGUMENTS:
         return name in declared
-    return name in inspect.signature(model_class.__init__).parameters
+    return name in inspect.signature(model_class.__init__).parameters  # type: ignore[misc]
 
 
 def split_arguments(
     model_class: type, arguments: Mapping[str, Any], host_names: Iterable[str], node: str
 ) -> dict[str, Any]:
     """The model's share of ``arguments``; raises TypeError naming an argument that nobody takes."""
-    known = set(inspect.signature(model_class.__init__).parameters) - {"self"}
+    known = set(inspect.signature(model_class.__init__).parameters) - {"self"}  # type: ignore[misc]
     for name in arguments:
         if name not in known:
             options = ", ".join(sorted(known | set(host_names)))
@@ -373,7 +375,7 @@ def merged_signature(model_class: type, host: inspect.Signature, hidden: Iterabl
     """Signature of a node class for help() and editors: the host's own parameters, then the model's."""
     own = [
         p.replace(kind=inspect.Parameter.KEYWORD_ONLY)
-        for p in inspect.signature(model_class.__init__).parameters.values()
+        for p in inspect.signature(model_class.__init__).parameters.values()  # type: ignore[misc]
         if p.name != "self" and p.name not in set(hidden) and p.name not in host.parameters
         and p.kind not in (p.VAR_POSITIONAL, p.VAR_KEYWORD)
     ]  # fmt: skip

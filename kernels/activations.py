@@ -25,7 +25,7 @@ MEXICAN_HAT_VARIANCE = 0.75 + 1e-5
 class Activation(NamedTuple):
     """One row of the table: index in compiled code, value and derivative."""
 
-    index: int
+    index: int  # type: ignore[assignment]  # a tuple's method
     value: Callable[[Tensor], Tensor]
     derivative: Callable[[Tensor], Tensor]
 

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection
+from collections.abc import Callable, Collection
+from typing import Any
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 __all__ = ["DoubleBuffers", "state_dtype"]
 
@@ -26,10 +27,11 @@ class DoubleBuffers(nn.Module):
 
     in_double: Collection[str] = ()
 
-    def _apply(self, fn, *arguments):  # hosts' modules may take the function alone
-        kept = {name: self._buffers[name] for name in self.in_double if self._buffers.get(name) is not None}
+    def _apply(self, fn: Callable[[Tensor], Tensor], *arguments: Any) -> Any:
+        # `arguments` because hosts' modules may take the function alone
+        kept = {name: value for name in self.in_double if (value := self._buffers.get(name)) is not None}
         super()._apply(fn, *arguments)
         for name, value in kept.items():  # what lies on "meta" has no value to keep
-            moved = self._buffers[name]
+            moved: Any = self._buffers[name]
             self._buffers[name] = moved.double() if value.is_meta else value.to(moved.device)
         return self

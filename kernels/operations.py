@@ -30,7 +30,7 @@ class Operation(NamedTuple):
     """
 
     kind: str
-    count: int
+    count: int  # type: ignore[assignment]  # a tuple's method
     reads: int
     writes: int
     states: int = 0
@@ -62,4 +62,4 @@ def total(operations: Iterable[Operation]) -> Total:
         sums[operation.kind] += operation.count
         products += operation.count * (operation.weighted and operation.kind == "multiplication")
         accumulates += operation.count * (not operation.weighted and operation.kind == "addition")
-    return Total(*sums.values(), products, accumulates)
+    return Total(*sums.values(), products, accumulates)  # type: ignore[call-arg]  # as many as KINDS

@@ -197,7 +197,7 @@ def _choose(op: str, call: tuple[Any, ...], name: str | None) -> Provider:
         if provider is None or reason is not None:
             raise ProviderError(f"provider {name!r} was chosen explicitly but cannot run {op} on {device}: {reason}")
         return provider
-    declined = []
+    declined: list[tuple[str, str | None]] = []
     for spec in specs:
         provider, reason = _try(spec, *call)
         if provider is not None and reason is None:

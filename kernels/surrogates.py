@@ -12,7 +12,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import ClassVar, NamedTuple
+from typing import Any, ClassVar, NamedTuple
 
 import torch
 from torch import Tensor
@@ -23,7 +23,7 @@ __all__ = ["KINDS", "Surrogate", "derivative", "spike"]
 class Kind(NamedTuple):
     """One row of the table: its index in compiled code, its parameters' names and defaults, its derivative."""
 
-    index: int
+    index: int  # type: ignore[assignment]  # a tuple's method
     parameters: tuple[tuple[str, float], ...]
     derivative: Callable[[Tensor, float, float], Tensor]
 
@@ -118,7 +118,7 @@ class Surrogate:
 
 def derivative(x: Tensor, surrogate: Surrogate) -> Tensor:
     """The surrogate derivative at ``x = h - v_threshold``; same shape and dtype as ``x``."""
-    return KINDS[surrogate.kind].derivative(x, surrogate.a, surrogate.b)
+    return KINDS[surrogate.kind].derivative(x, surrogate.a, surrogate.b)  # type: ignore[arg-type]  # numbers, once made
 
 
 class _Spike(torch.autograd.Function):
@@ -129,12 +129,12 @@ class _Spike(torch.autograd.Function):
         return (x > 0 if strict else x >= 0).to(x.dtype)
 
     @staticmethod
-    def setup_context(ctx, inputs, output) -> None:
+    def setup_context(ctx: Any, inputs: tuple[Any, ...], output: Tensor) -> None:
         ctx.save_for_backward(inputs[0])
         ctx.surrogate = inputs[1]
 
     @staticmethod
-    def backward(ctx, grad: Tensor):
+    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
         (x,) = ctx.saved_tensors
         return grad * derivative(x, ctx.surrogate), None, None
 

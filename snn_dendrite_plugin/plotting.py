@@ -225,8 +225,8 @@ def polynomial(
     if not drawn:
         ax.axline((0, 0), slope=1, color=_FAINT, linewidth=0.8, linestyle=":", label="no change, u")
     tau = getattr(lnm, "tau", None)
-    single = tau is not None and not isinstance(tau, Tensor)  # else the channels differ
-    beta = 1 - 1 / float(tau) if beta is None and single else beta
+    if beta is None and tau is not None and not isinstance(tau, Tensor):  # else the channels differ
+        beta = 1 - 1 / float(tau)
     if beta is not None and f"LIF, {beta:.3g} u" not in drawn:
         ax.plot(u.numpy(), (beta * u).numpy(), color=color, linewidth=1.2, linestyle="--", label=f"LIF, {beta:.3g} u")
     limits = getattr(model, "clamp_low", -math.inf), getattr(model, "clamp_high", math.inf)

@@ -155,6 +155,7 @@ class Shell(Stateful):
 
     def _read_spike_grad(self) -> Surrogate | Callable[[Tensor], Tensor]:
         """``spike_grad`` as the kernels take it, read again only when it was exchanged."""
+        surrogate: Any
         function, surrogate = self._spike_reading
         if function is not self.spike_grad:
             function = self.spike_grad

@@ -135,7 +135,7 @@ class PluginNode(NodeBase):
     @property
     def decay_input(self) -> bool:
         """Whether the input is scaled by 1 / tau."""
-        return self.model.decay_input
+        return bool(self.model.decay_input)
 
     @decay_input.setter
     def decay_input(self, value: bool) -> None:
@@ -279,7 +279,7 @@ def node_class(name: str, model_class: type[NeuronModel]) -> type[PluginNode]:
         f"``step_mode`` and ``store_v_seq`` are LIFNode's; ``fire_once`` allows one spike per neuron until ``reset``. "
         f"A ``v_threshold`` tensor is one value or one per channel, learned when it is a Parameter."
     )
-    cls = type(name, (PluginNode,), {"model_class": model_class, "__doc__": doc})
+    cls: Any = type(name, (PluginNode,), {"model_class": model_class, "__doc__": doc})
     cls.__module__ = "snn_dendrite_plugin.adapters.spikingjelly"
     own = merged_signature(model_class, inspect.Signature(), hidden=("beta", "rest", *host.parameters))
     own = [p.replace(kind=inspect.Parameter.POSITIONAL_OR_KEYWORD) for p in own.parameters.values()]

@@ -42,7 +42,7 @@ def source(name: str) -> str:
 
 
 @functools.lru_cache(maxsize=256)
-def _kernel(name: str, options: tuple[str, ...], kernel: str, device: int):
+def _kernel(name: str, options: tuple[str, ...], kernel: str, device: int) -> Any:
     import cupy
 
     with cupy.cuda.Device(device):

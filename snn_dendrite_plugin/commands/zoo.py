@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
@@ -27,14 +27,16 @@ def command(
     check_installed("zoo", "spikingjelly", "spikingjelly")
     from ..zoo import page as zoo_page
 
-    tables = []
+    tables: list[Any] = []
     for tiny in (True, False):
         found = []
         for row in zoo_page.rows(tiny, sample):
             found.append(row)
             typer.echo(f"{row.name}: {len(found)} done", err=True)
         tables.append(found)
-    text = zoo_page.page(*tables, "snn-dendrite zoo --out docs/zoo.md" if not sample else "snn-dendrite zoo --sample")
+    text = zoo_page.page(
+        tables[0], tables[1], "snn-dendrite zoo --out docs/zoo.md" if not sample else "snn-dendrite zoo --sample"
+    )
     if out is None:
         typer.echo(text, nl=False)
     else:

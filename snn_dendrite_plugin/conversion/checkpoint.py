@@ -76,7 +76,7 @@ def convert_checkpoint(
     if not target.parent.is_dir():
         raise CheckpointError(f"{target} cannot be written: there is no directory {target.parent}")
     found = load_network(source, allow=allow, unsafe=unsafe)
-    reports = []
+    reports: list[Any] = []
     if isinstance(found, torch.nn.Module):
         found = convert(found, to=to, **arguments)
         reports.append(report(found))

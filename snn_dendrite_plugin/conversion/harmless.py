@@ -37,7 +37,8 @@ def harmless(names: Iterable[str]) -> dict[str, Any]:
     A host and a plugin are imported where a name is of their package.
     """
     names = set(names)
-    allowed, barred = [_TORCH_ROOM, *_OUR_ROOMS], []
+    allowed = [_TORCH_ROOM, *_OUR_ROOMS]
+    barred: list[str] = []
     for adapter in _adapters(names):
         allowed += [f"{module}." for module in adapter.checkpoint_modules]
         barred += adapter.checkpoint_barred

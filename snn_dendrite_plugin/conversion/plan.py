@@ -77,7 +77,7 @@ def branch_count(
 
 
 def _constructor(model_class: type) -> Mapping[str, inspect.Parameter]:
-    return inspect.signature(model_class.__init__).parameters
+    return inspect.signature(model_class.__init__).parameters  # type: ignore[misc]
 
 
 def _has_branches(model_class: type[NeuronModel]) -> bool:

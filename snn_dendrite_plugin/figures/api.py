@@ -122,7 +122,7 @@ class Summary:
 
     def rows(self) -> list[tuple[str, ...]]:
         """The table's rows, one text per column; a last one with the totals."""
-        found = []
+        found: list[tuple[str, ...]] = []
         for layer in self.layers:
             shape = "" if layer.output_shape is None else "x".join(map(str, layer.output_shape))
             found.append(
@@ -178,7 +178,7 @@ class _Counting(TorchDispatchMode):
         super().__init__()
         self.stack = stack
 
-    def __torch_dispatch__(self, func, types, args=(), kwargs=None):
+    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         kwargs = kwargs or {}
         out = func(*args, **kwargs)
         if self.stack:

@@ -109,7 +109,7 @@ class NeuronModel(nn.Module):
         own, fired = (states[:-1], states[-1]) if firing.fire_once else (states, None)
         u, now = firing.begin(own[0], fired)
         spikes, new = self.step(x.to(u.dtype), (u, *own[1:]), now)
-        if fired is not None:
+        if fired is not None and now.allowed is not None:
             spikes = spikes * now.allowed  # also where the model made its spikes without asking the rule
             new = (*new, torch.maximum(fired, spikes.detach()))
         self.refuse_nonfinite(tuple(new))

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import torch
@@ -83,8 +83,9 @@ class SomaDendriteModel(PolynomialSoma, DoubleBuffers, NeuronModel):
             return None
         if key in self._buffers:
             return self._derived(name, name, dtype, _itself)
-        value = self._parameters.get(key)
+        value: Tensor | None = self._parameters.get(key)
         value = getattr(self, key) if value is None else value  # it has a parametrization
+        assert value is not None
         value = value if value.dtype == dtype else value.to(dtype)
         return value if key == name else torch.sigmoid(value)
 
@@ -103,7 +104,7 @@ class SomaDendriteModel(PolynomialSoma, DoubleBuffers, NeuronModel):
             kept = self._kept[what, dtype] = (source, source._version, function(source.to(dtype)))
         return kept[2]
 
-    def __getstate__(self):
+    def __getstate__(self) -> dict[str, Any]:
         return {**self.__dict__, "_kept": {}}
 
     def prepare(self, channels: int) -> None:
@@ -118,7 +119,7 @@ class SomaDendriteModel(PolynomialSoma, DoubleBuffers, NeuronModel):
         if self.per_channel and self.channels is None:
             self.channels = channels
 
-    def _load_from_state_dict(self, state_dict, prefix, *args) -> None:
+    def _load_from_state_dict(self, state_dict: Mapping[str, Any], prefix: str, *args: Any) -> None:
         for key in list(self._templates):
             value = state_dict.get(prefix + key)
             if value is not None:
@@ -130,6 +131,8 @@ class SomaDendriteModel(PolynomialSoma, DoubleBuffers, NeuronModel):
 
     decay_input = False
     rest = 0.0
+    beta_logit: Tensor
+    input_scale: float | Tensor
 
     @property
     def decay(self) -> Tensor:
@@ -207,7 +210,7 @@ class SomaDendriteModel(PolynomialSoma, DoubleBuffers, NeuronModel):
 
     # -- the call --------------------------------------------------------------------------------------------------
 
-    def core_inputs(self, dtype: torch.dtype) -> dict[str, Tensor | None]:
+    def core_inputs(self, dtype: torch.dtype) -> dict[str, Any]:
         """Tensors of the core's ``Inputs`` that the model decides, in ``dtype``: all parameters in their final form."""
         raise NotImplementedError
 
@@ -218,7 +221,7 @@ class SomaDendriteModel(PolynomialSoma, DoubleBuffers, NeuronModel):
     def _output_channels(self, channels: int) -> int:
         return channels
 
-    def _fused(self, x_seq: Tensor, states: States, firing: Firing, record: bool = False):
+    def _fused(self, x_seq: Tensor, states: States, firing: Firing, record: bool = False) -> tuple[Any, ...]:
         """A sequence in one call of the registered op."""
         if x_seq.dim() == 0 or x_seq.shape[0] == 0:
             raise ValueError("x_seq is an empty sequence: it has 0 time steps; at least 1 is needed")
@@ -228,7 +231,8 @@ class SomaDendriteModel(PolynomialSoma, DoubleBuffers, NeuronModel):
             states = tuple(s.reshape(*[1] * lift, *s.shape) for s in states)
         channels = self._output_channels(x_seq.shape[2])
         dtype = state_dtype(x_seq.dtype)
-        *own, fired = states if firing.fire_once else (*states, None)
+        own: list[Any] = [*states]
+        fired = own.pop() if firing.fire_once else None
         threshold = firing.threshold
         if isinstance(threshold, Tensor):
             threshold = threshold.reshape(-1).to(dtype)
@@ -238,7 +242,13 @@ class SomaDendriteModel(PolynomialSoma, DoubleBuffers, NeuronModel):
             threshold = torch.full((1,), float(threshold), dtype=dtype, device=x_seq.device)
         if self._templates:
             self.prepare(channels)
-        table = isinstance(firing.surrogate, Surrogate)
+        surrogate: dict[str, Any] = {}
+        own_surrogate = None
+        if isinstance(firing.surrogate, Surrogate):
+            kind, a, b = firing.surrogate.kind, firing.surrogate.a, firing.surrogate.b
+            surrogate = {"surrogate": kind, "surrogate_a": a, "surrogate_b": b}
+        else:
+            own_surrogate = firing.surrogate
         settings = Settings(
             reset=firing.reset,
             timing=firing.timing,
@@ -247,10 +257,9 @@ class SomaDendriteModel(PolynomialSoma, DoubleBuffers, NeuronModel):
             detach=firing.detach,
             fire_once=firing.fire_once,
             record=record,
-            **({"surrogate": firing.surrogate.kind, "surrogate_a": firing.surrogate.a, "surrogate_b":
-               firing.surrogate.b} if table else {}),
+            **surrogate,
             **self.core_settings(),
-        )  # fmt: skip
+        )
         own = [state if state.dtype == dtype else state.to(dtype) for state in own]
         inputs = Inputs(
             x=x_seq,
@@ -261,8 +270,8 @@ class SomaDendriteModel(PolynomialSoma, DoubleBuffers, NeuronModel):
             **self.core_inputs(dtype),
         )
         activation = getattr(self, "activation", None)  # a name is in the settings
-        own = None if activation is None or isinstance(activation, str) else activation
-        out = soma_dendrite(inputs, settings, None if table else firing.surrogate, own)
+        own_activation = None if activation is None or isinstance(activation, str) else activation
+        out = soma_dendrite(inputs, settings, own_surrogate, own_activation)
         new = tuple(s for s in (out.u, out.v, out.fired) if s is not None)
         self.refuse_nonfinite(new, x_seq.shape[0])
         spikes, trace = out.spikes, out.u_sequence
@@ -280,7 +289,7 @@ class SomaDendriteModel(PolynomialSoma, DoubleBuffers, NeuronModel):
         setting, once = firing.setting, firing.allowed is not None
         begun = setting.reset == "hard" and firing.r is not None  # u is past its reset, which the core would not know
         core = dataclasses.replace(setting, reset="none") if begun else setting
-        states = (*states, 1 - firing.allowed) if once else states
+        states = states if firing.allowed is None else (*states, 1 - firing.allowed)
         spikes, (u, *others) = self._fused(x.unsqueeze(0), states, core)
         s = spikes[0]
         return s, (firing.reset(u, s) if begun else u, *(others[:-1] if once else others))

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import torch
 from torch import Tensor
 
@@ -145,7 +147,7 @@ class DendSN(SomaDendriteModel):
             self.declare_theta(row, None, degree > 1, theta_scale, clamp)
             self._scale_input(beta)
 
-    def state_shapes(self, shape):
+    def state_shapes(self, shape: torch.Size | tuple[int, ...]) -> tuple[tuple[int, ...], ...]:
         if len(shape) < 2:
             if self.wiring == "fold":
                 raise ValueError(
@@ -165,7 +167,7 @@ class DendSN(SomaDendriteModel):
             )
         return channels // self.branches
 
-    def core_settings(self):
+    def core_settings(self) -> dict[str, Any]:
         return {
             "branches": self.branches,
             "wiring": self.wiring,
@@ -174,21 +176,22 @@ class DendSN(SomaDendriteModel):
             "clamp_high": self.clamp_high,
         }
 
-    def core_inputs(self, dtype: torch.dtype) -> dict[str, Tensor | None]:
-        alpha, gain, offset = (self.value_of(name, dtype) for name in ("alpha", "gain", "offset"))
+    def core_inputs(self, dtype: torch.dtype) -> dict[str, Any]:
+        alpha: Any = self.value_of("alpha", dtype)
+        gain, offset = self.value_of("gain", dtype), self.value_of("offset", dtype)
         if self.scale_branch_input:
             fixed = "alpha" in self._buffers
-            scale = self._derived("1 - alpha", "alpha", dtype, lambda alpha: 1 - alpha) if fixed else 1 - alpha
-            gain = scale if gain is None else scale * gain
-            offset = None if offset is None else scale * offset
-        strength = self.value_of("strength", dtype)
+            share = self._derived("1 - alpha", "alpha", dtype, lambda alpha: 1 - alpha) if fixed else 1 - alpha
+            gain = share if gain is None else share * gain
+            offset = None if offset is None else share * offset
+        strength: Any = self.value_of("strength", dtype)
         if self.strength_mode == "softmax":
             strength = torch.softmax(strength, dim=1)
         direct = self._derived("direct", "direct", dtype, lambda direct: direct[:, 0])
         if self.learn_beta:
-            beta = self.value_of("beta", dtype)
+            beta: Any = self.value_of("beta", dtype)
             theta = torch.cat(((1 - beta) * self.rest, beta), dim=1)
-            scale = 1 - beta if self.decay_input else 1.0
+            scale: float | Tensor = 1 - beta if self.decay_input else 1.0
         else:
             theta, scale = self.polynomial_coefficients(dtype), self.input_scale
             scale = scale.to(dtype) if isinstance(scale, Tensor) else scale
@@ -211,22 +214,22 @@ class DendSN(SomaDendriteModel):
     # -- what conversion asks --------------------------------------------------------------------------------------
 
     @classmethod
-    def preserving_start(cls):
+    def preserving_start(cls) -> dict[str, Any]:
         return {"strength": "raw", "strength_init": 0.0, "direct": 1.0}
 
     @classmethod
-    def published_start(cls):
+    def published_start(cls) -> dict[str, Any]:
         # Its branches have no offsets, and different inputs. In `shared` wiring ours stay: without them branches that
         # start alike, with one input, would have one gradient and stay alike.
         return {"strength": "softmax", "alpha": 0.5, "direct": 0.0, "scale_branch_input": False}
 
     @classmethod
-    def filtered(cls, decay):
+    def filtered(cls, decay: float) -> dict[str, Any]:
         # The current is one linear branch, which alone reaches the soma.
         branch = {"branches": 1, "activation": "identity", "alpha": decay, "gain": 1.0, "offset": 0.0}
         return {**branch, "scale_branch_input": False, "strength": "raw", "strength_init": 1.0, "direct": 0.0}
 
     @classmethod
-    def wired(cls, branches):
+    def wired(cls, branches: int) -> dict[str, Any]:
         # In `fold` wiring nothing else sets branches apart that start with equal shares of one layer's weights.
         return {"wiring": "fold", "scale_branch_input": True, "alpha": spread_decays(branches)}

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import torch
 from torch import Tensor
 
@@ -78,11 +80,11 @@ class LNM(SomaDendriteModel):
         self._scale_input(beta)
         self.declare_theta(row, theta, learn_theta, theta_scale, clamp)
 
-    def core_settings(self):
+    def core_settings(self) -> dict[str, Any]:
         limits = {"clamp_low": self.clamp_low, "clamp_high": self.clamp_high} if self.degree > 1 else {}
         return {"branches": 0, **limits}
 
-    def core_inputs(self, dtype: torch.dtype) -> dict[str, Tensor | None]:
+    def core_inputs(self, dtype: torch.dtype) -> dict[str, Any]:
         theta = self.polynomial_coefficients(dtype)
         scale = self.input_scale
         if isinstance(scale, Tensor):
@@ -97,9 +99,9 @@ class LNM(SomaDendriteModel):
         return ", ".join((f"degree={self.degree}", *["per_channel"] * self.per_channel, *self.limits_repr()))
 
     @classmethod
-    def preserving_start(cls):
+    def preserving_start(cls) -> dict[str, Any]:
         return {"theta": None}
 
     @classmethod
-    def published_start(cls):
+    def published_start(cls) -> dict[str, Any]:
         return {"clamp": None, "theta_scale": 1.0}

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Sequence
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -31,6 +32,8 @@ class PolynomialSoma(nn.Module):
     degree = 1
     theta_scale = 1.0
     clamp_low, clamp_high = -math.inf, math.inf
+    theta: Tensor
+    theta_unit: Tensor
     # of SomaDendriteModel
     in_double: set[str]
     _declare: Callable[..., None]
@@ -71,12 +74,14 @@ class PolynomialSoma(nn.Module):
     def polynomial_coefficients(self, dtype: torch.dtype) -> Tensor:
         """:attr:`coefficients` in ``dtype``, as the core takes them."""
         fixed = "theta" in self._buffers
+        theta: Any
         if self.theta_scale == 1:
             theta = self.value_of("theta", dtype)
         elif fixed:
             theta = self._derived("coefficients", "theta", dtype, lambda theta: theta * self.theta_unit.to(theta))
         else:
-            theta = self.value_of("theta", dtype) * self._derived("unit", "theta_unit", dtype, lambda unit: unit)
+            theta = self.value_of("theta", dtype)
+            theta = theta * self._derived("unit", "theta_unit", dtype, lambda unit: unit)
         if fixed or self.degree > 1 or (self.clamp_low == -math.inf and self.clamp_high == math.inf):
             return theta
         slope = theta[:, 1:]  # of degree 1 there is the line alone, limited everywhere

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import torch
@@ -100,6 +100,9 @@ class TTFS(DoubleBuffers, NeuronModel):
                 raise ValueError(f"bias has shape {shape}; it must be [C] or [C, *] with C={channels or 'any'}")
             self.bias = nn.Parameter(start)
 
+    window: Tensor
+    input_window: Tensor | None
+
     # -- parameters ------------------------------------------------------------------------------------------------
 
     def prepare(self, channels: int) -> None:
@@ -108,7 +111,7 @@ class TTFS(DoubleBuffers, NeuronModel):
             self.bias.materialize((channels,))
             nn.init.zeros_(self.bias)
 
-    def _load_from_state_dict(self, state_dict, prefix, *args) -> None:
+    def _load_from_state_dict(self, state_dict: Mapping[str, Any], prefix: str, *args: Any) -> None:
         value = state_dict.get(prefix + "bias")
         if value is not None and isinstance(self.bias, UninitializedParameter):
             self.bias.materialize(value.shape)

@@ -72,7 +72,7 @@ class _StandInMeta(abc.ABCMeta):  # of ABCMeta, so that a script's `class Mine(L
         rule = vars(cls).get("_swap_rule")
         if rule is not None:
             return inspect.signature(rule.original)
-        signature = inspect.signature(cls.__init__)
+        signature = inspect.signature(cls.__init__)  # type: ignore[misc]
         return signature.replace(parameters=list(signature.parameters.values())[1:])
 
 

@@ -112,7 +112,7 @@ def _forward(model: nn.Module, x: Tensor) -> tuple[Tensor, int]:
 
 
 def _wired(model: nn.Module, x: Tensor, expected: Tensor) -> Wired:
-    told = report(model)
+    told: Any = report(model)
     output, multiply_adds = _forward(model, x)
     if output.shape != expected.shape:
         raise RuntimeError(f"converted, the output has shape {tuple(output.shape)}, before {tuple(expected.shape)}")

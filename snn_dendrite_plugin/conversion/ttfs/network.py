@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 
 import torch
 from torch import Tensor, nn
@@ -61,7 +61,7 @@ class TTFSNetwork(nn.Module):
         """The first spikes of every emitting layer for ``x [N, C, *]``."""
         found: dict[str, SpikeTimes] = {}
 
-        def hook(name: str):
+        def hook(name: str) -> Callable[..., None]:
             return lambda module, arguments, out: found.__setitem__(name, out)
 
         layers = emitters(self.graph_module)

@@ -57,7 +57,7 @@ class TTFSReport(Report):
 
     def rows(self) -> list[tuple[str, ...]]:
         """The table's rows: layer, neurons, spikes per neuron, never fire, saturated, window."""
-        rows = []
+        rows: list[tuple[str, ...]] = []
         for line in self.layers:
             shares = (f"{line.spikes_per_neuron:.4f}", f"{line.never:.4f}", f"{line.saturated:.2g}")
             rows.append((line.name, str(line.neurons), *shares, f"{line.window:.4g}"))

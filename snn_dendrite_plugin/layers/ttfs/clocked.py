@@ -105,6 +105,7 @@ class ClockedEncoder(Clocked):
         if self.step_mode == "m":
             scaled = self._scaled(x)
             return emit(scaled.unsqueeze(0), scaled.new_ones(()), self.steps, x.dtype)
+        m: Any
         clock, m = self._state or (0, None)
         if clock == 0:
             scaled = self._scaled(x)
@@ -145,6 +146,7 @@ class ClockedReadout(DoubleBuffers, Clocked):
         if not (math.isfinite(float(window)) and float(window) > 0):
             raise ValueError(f"window is {window!r}; it must be a positive, finite duration")
         self.register_buffer("window", torch.tensor(float(window), dtype=torch.float64))
+        self.bias: nn.Parameter | None
         self.register_parameter("bias", None if bias is None else nn.Parameter(bias.detach().clone()))
 
     def _bias(self, dims: int, dtype: torch.dtype) -> Tensor | None:
@@ -279,6 +281,8 @@ class ClockedMaxPool(Clocked):
         return out.reshape(x.shape[0], *x.shape[1:3], *index.shape[4:])
 
     def _step(self, x: Tensor) -> Tensor:
+        seen: Any
+        value: Any
         clock, seen, value, before, winners = self._state or (0, None, None, None, _Winners())
         with torch.no_grad():
             dtype = state_dtype(x.dtype)
@@ -306,12 +310,12 @@ class _StepPool(torch.autograd.Function):
     """One step of the pooled train; backward sends its gradient to the window's winner."""
 
     @staticmethod
-    def forward(ctx, x, out, winners):
+    def forward(ctx: Any, x: Tensor, out: Tensor, winners: _Winners) -> Tensor:
         ctx.winners, ctx.shape = winners, x.shape
         return out
 
     @staticmethod
-    def backward(ctx, gradient):
+    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor | None, ...]:
         if ctx.winners.index is None:
             raise RuntimeError("backward through ClockedMaxPool in step mode needs a whole window of forward steps")
         flat = gradient.new_zeros(ctx.shape).flatten(2)

@@ -75,7 +75,7 @@ class Synapse(nn.Module):
 
     def effective_weight(self) -> Tensor:
         """W of the ReLU network that the layer equals, from the synaptic strengths ``weight``."""
-        weight = self.weight
+        weight: Tensor = self.weight
         if self.parametrization == "general":
             weight = weight / self.slope
         elif self.parametrization == "alpha1":
@@ -90,7 +90,7 @@ class Synapse(nn.Module):
     def _charge(self, values: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
         raise NotImplementedError
 
-    def forward(self, spikes: SpikeTimes):
+    def forward(self, spikes: SpikeTimes) -> SpikeTimes | Tensor:
         """:class:`SpikeTimes` of the neurons, or with ``fire=False`` their potentials ``[N, C, *]``."""
         values = as_spikes(self, spikes).values
         bias = self.bias
@@ -244,6 +244,7 @@ class TTFSScale(nn.Module):
     def __init__(self, weight: Tensor, bias: Tensor | None = None) -> None:
         super().__init__()
         self.weight = nn.Parameter(weight.detach().clone())
+        self.bias: nn.Parameter | None
         self.register_parameter("bias", None if bias is None else nn.Parameter(bias.detach().clone()))
 
     def forward(self, spikes: SpikeTimes) -> Tensor:

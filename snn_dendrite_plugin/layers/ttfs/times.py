@@ -86,7 +86,7 @@ class _Ramp(torch.autograd.Function):
     """
 
     @staticmethod
-    def forward(ctx, potential: Tensor, window: Tensor, clip: bool) -> tuple[Tensor, Tensor]:
+    def forward(ctx: Any, potential: Tensor, window: Tensor, clip: bool) -> tuple[Tensor, Tensor]:
         ctx.set_materialize_grads(False)
         ctx.clip = clip
         ctx.save_for_backward(potential, window)
@@ -97,7 +97,7 @@ class _Ramp(torch.autograd.Function):
         return times, window - times
 
     @staticmethod
-    def backward(ctx, g_times: Tensor | None, g_values: Tensor | None):
+    def backward(ctx: Any, g_times: Tensor | None, g_values: Tensor | None) -> tuple[Tensor | None, ...]:
         potential, window = ctx.saved_tensors
         if g_times is not None:
             g_values = -g_times if g_values is None else g_values - g_times

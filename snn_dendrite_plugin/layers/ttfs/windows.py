@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import dataclasses
 import math
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from typing import Any
 
 import torch
@@ -88,7 +88,7 @@ def calibrate(model: nn.Module, data: Any, quantile: float = 1.0, margin: float 
     fires = [(n, m) for n, m in emitters(model) if isinstance(m, TTFSFire) and not isinstance(m, TTFSRelay)]
     kept: dict[str, list[Tensor]] = {name: [] for name, _ in fires}
 
-    def keep(name: str):
+    def keep(name: str) -> Callable[..., None]:
         def hook(module: nn.Module, arguments: tuple[Tensor]) -> None:
             if not bool(arguments[0].isfinite().all()):
                 raise ValueError(f"layer {name!r} has NaN or infinite potentials on the calibration data")
@@ -169,7 +169,7 @@ class Recorder:
             handle.remove()
         self.outside = {name: int(m.saturated) - self.before[name][0] for name, m in self.layers}
 
-    def _hook(self, name: str):
+    def _hook(self, name: str) -> Callable[..., None]:
         def hook(module: nn.Module, arguments: Any, out: SpikeTimes) -> None:
             fired = out.times < out.window
             self.spikes[name] += int(fired.sum())
@@ -244,7 +244,7 @@ class ActivityPenalty:
         layers = [(n, m) for n, m in emitters(model) if not isinstance(m, TTFSEncode)]
         self._handles = [m.register_forward_hook(self._hook(name)) for name, m in layers]
 
-    def _hook(self, name: str):
+    def _hook(self, name: str) -> Callable[..., None]:
         def hook(module: nn.Module, arguments: Any, out: SpikeTimes) -> None:
             self._values[name] = out.values.mean()
 
@@ -312,9 +312,9 @@ def perturb(
     changes += [(m, "weight_bits", weight_bits) for m in model.modules() if isinstance(m, Synapse)]
     before = [(module, name, getattr(module, name)) for module, name, _ in changes]
     try:
-        for module, name, value in changes:
-            setattr(module, name, value)
+        for changed, name, value in changes:
+            setattr(changed, name, value)
         yield model
     finally:
-        for module, name, value in before:
-            setattr(module, name, value)
+        for changed, name, value in before:
+            setattr(changed, name, value)
