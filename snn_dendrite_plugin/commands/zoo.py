@@ -34,9 +34,8 @@ def command(
             found.append(row)
             typer.echo(f"{row.name}: {len(found)} done", err=True)
         tables.append(found)
-    text = zoo_page.page(
-        tables[0], tables[1], "snn-dendrite zoo --out docs/zoo.md" if not sample else "snn-dendrite zoo --sample"
-    )
+    written_by = "snn-dendrite zoo --sample" if sample else "snn-dendrite zoo --out docs/zoo.md"
+    text = zoo_page.page(tables[0], tables[1], written_by)
     if out is None:
         typer.echo(text, nl=False)
     else:
