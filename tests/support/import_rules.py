@@ -12,7 +12,18 @@ from typing import NamedTuple
 PACKAGE = "snn_dendrite_plugin"
 # What a room may import of ours; itself always. The package's own module is the room "".
 ROOMS: dict[str, set[str]] = {
-    "": {"activation", "figures", "hookspecs", "plugins", "conversion", "kernels", "neurons"},
+    "": {
+        "activation",
+        "conversion",
+        "figures",
+        "hookspecs",
+        "kernels",
+        "layers",
+        "neurons",
+        "plotting",
+        "plugins",
+        "swap",
+    },
     "__main__": {"cli"},
     "cli": {"", "builtin", "commands", "plugins"},
     "specs": {"kernels"},
