@@ -182,6 +182,10 @@ class HostAdapter:
     def remember(self, module: nn.Module) -> None:
         """The opposite of :meth:`forget`, for a neuron that goes back into a model."""
 
+    def picklable(self, value: Any) -> Any:
+        """A neuron that was taken out of a model, or an argument of a node, or the like of it that pickles."""
+        return value
+
     def channel_axis(self, module: nn.Module) -> int:
         """Axis of the channels in this neuron's input: 2 for sequences ``[T, N, C, *]``, 1 for steps ``[N, C, *]``."""
         return 2 if getattr(module, "step_mode", "s") == "m" else 1

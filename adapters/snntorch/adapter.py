@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Iterable, Mapping
 from types import ModuleType
 from typing import Any
@@ -15,6 +16,7 @@ from ..base import HostAdapter, Kit, learned_decay
 from . import patches
 from .factory import node_class
 from .shell import Shell, forget
+from .surrogates import TableSpike, read_surrogate
 
 __all__ = ["SnnTorchAdapter", "adapter"]
 
@@ -134,6 +136,21 @@ class SnnTorchAdapter(HostAdapter):
         if isinstance(module, SpikingNeuron) and not isinstance(module, Shell):
             self.forget(module)
             SpikingNeuron.instances.append(module)
+
+    def picklable(self, value: Any) -> Any:
+        """Surrogates of the host are closures, which cannot be pickled: the table's, and copies of neurons with it."""
+        if isinstance(value, Shell):
+            return value
+        neuron = isinstance(value, SpikingNeuron)
+        surrogate = read_surrogate(value.spike_grad if neuron else value)
+        if surrogate is None or not neuron:
+            return value if surrogate is None else TableSpike(surrogate)
+        like = copy.copy(value)  # on the same tensors
+        for name, bound in vars(value).items():
+            if getattr(bound, "__self__", None) is value:  # a method that the host bound when it made the neuron
+                vars(like)[name] = getattr(like, bound.__name__)
+        vars(like)["spike_grad"] = TableSpike(surrogate)
+        return like
 
     # -- networks on a clock ---------------------------------------------------------------------------------------
 

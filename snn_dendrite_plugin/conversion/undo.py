@@ -48,6 +48,16 @@ class Replaced:
         self.original, self.adapter, self.model = original, adapter, model
         self.arguments, self.own = dict(arguments or {}), dict(own or {})
 
+    def __getstate__(self) -> dict[str, Any]:
+        adapter = active_adapters().get(self.adapter)
+        if adapter is None:
+            return vars(self)
+        tables = {
+            name: {key: adapter.picklable(value) for key, value in getattr(self, name).items()}
+            for name in ("arguments", "own")
+        }
+        return {**vars(self), **tables, "original": adapter.picklable(self.original)}
+
     def mark(self, module: nn.Module) -> None:
         """Keep this with the module that took the original's place."""
         vars(module)[_KEY] = self

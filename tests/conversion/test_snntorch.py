@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import pickle
 
 import pytest
 import torch
@@ -219,3 +220,36 @@ def test_other_hosts_leave_the_model_alone(monkeypatch):
         sequential(cast=nn.Identity), to="Dendritic", example_input=lambda net: over_time(net, images(torch.float32))
     )
     assert type(sdp.revert(net)[2]) is snn.Leaky
+
+
+@pytest.mark.parametrize("to", ["DendSN", "LNM"])
+@pytest.mark.parametrize("options", [{}, {"spike_grad": surrogate.fast_sigmoid(slope=10)}, {"surrogate_disable": True},
+                                     {"reset_mechanism": "zero", "reset_delay": False}])  # fmt: skip
+def test_a_converted_network_can_be_pickled_and_reverted_afterwards(to, options, tmp_path):
+    torch.manual_seed(0)
+    net = nn.Sequential(nn.Linear(5, 6), snn.Leaky(0.9, init_hidden=True, learn_beta=True, **options))
+    x = 2 * torch.rand(7, 3, 5)
+
+    def run(net):
+        utils.reset(net)
+        for module in net:
+            if isinstance(module, snn.Leaky):
+                module.mem = torch.zeros(0)
+        return torch.stack([net(step) for step in x])
+
+    expected = run(net)
+    original = net[1]
+    sdp.convert(net, to=to, **({} if options else {"spike_grad": surrogate.atan(alpha=3.0)}))
+    path = tmp_path / "net.pt"
+    torch.save(net, path)
+    for other in (torch.load(path, weights_only=False), pickle.loads(pickle.dumps(net)), copy.deepcopy(net)):
+        assert torch.equal(run(other), expected)
+        reverted = sdp.revert(other)
+        assert type(reverted[1]) is snn.Leaky
+        assert reverted[1] is not original
+        spikes = run(reverted)
+        assert torch.equal(spikes, expected)
+        if not options.get("surrogate_disable"):
+            gradient = torch.autograd.grad(spikes.sum(), reverted[0].weight)[0]
+            assert gradient.any()
+    assert sdp.revert(net)[1] is original  # saving leaves what is there alone
