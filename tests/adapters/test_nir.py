@@ -376,4 +376,4 @@ def test_nir_is_not_needed(run_python):
         "import sys\nsys.modules['nir'] = sys.modules['nirtorch'] = None\nimport snn_dendrite_plugin, snntorch\n"
         "from spikingjelly.activation_based import neuron\nprint(neuron.DendSN.__name__, snntorch.LNM.__name__)"
     )
-    assert run_python(code) == "DendSN LNM"
+    assert run_python(code, torch=True) == "DendSN LNM"

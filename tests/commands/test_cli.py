@@ -260,7 +260,7 @@ with warnings.catch_warnings(record=True) as caught:
 from snn_dendrite_plugin.commands.doctor import examine
 print(json.dumps([[str(w.message) for w in caught], examine()["slow"]]))
 """
-    (said,), slow = json.loads(run_python(code))
+    (said,), slow = json.loads(run_python(code, torch=True))
     assert said.startswith("soma_dendrite on cpu runs on the provider 'torch', a loop in PyTorch")
     assert "cpu: built without a compiler" in said
     assert slow == ["soma_dendrite on cpu has no compiled kernel here and runs slowly"]

@@ -76,7 +76,7 @@ def test_kernels_import_nothing_above_them(run_python):
 import sys, snn_dendrite_plugin.kernels.soma_dendrite, snn_dendrite_plugin.kernels.ttfs
 print([name for name in sys.modules if name.startswith(("snn_dendrite_plugin.neurons", "snn_dendrite_plugin.layers"))])
 """
-    assert run_python(code) == "[]"
+    assert run_python(code, torch=True) == "[]"
 
 
 def test_a_target_may_be_an_attribute_of_an_attribute(offered):

@@ -57,7 +57,7 @@ print([[round(float(v), 5) for v in (t.double().sum(), t.double().square().sum()
 
 
 def test_without_torchs_private_names_the_public_registration_gives_the_same(run_python):
-    short, public = (run_python(SCRIPT.format(absent=absent)) for absent in (False, True))
+    short, public = (run_python(SCRIPT.format(absent=absent), torch=True) for absent in (False, True))
     assert short == public
 
 

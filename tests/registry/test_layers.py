@@ -136,5 +136,5 @@ def test_layer_of_an_installed_plugin_unpickles_where_no_host_is_imported_yet(sa
         f"made = pickle.load(open({str(file)!r}, 'rb'))\n"
         f"from spikingjelly.activation_based import layer\nprint(type(made) is layer.SignedLinear)"
     )
-    assert run_python(code, SAMPLE) == "True"
+    assert run_python(code, SAMPLE, torch=True) == "True"
     assert "sample_neurons" in sys.modules

@@ -88,6 +88,6 @@ assert host.{name}.__module__.startswith(host.__name__.partition(".")[0]), host.
 assert host.LNM
 print(*[str(w.message) for w in caught if w.category.__name__ == "PluginWarning"], sep="\\n")
 """
-    (said,) = run_python(script, site).splitlines()
+    (said,) = run_python(script, site, torch=True).splitlines()
     assert said.startswith(f"neuron model '{name}' of bold-neurons is not shown in {host.partition('.')[0]} ")
     assert said.endswith(f"which has a {name} of its own: choose another name")

@@ -317,8 +317,8 @@ train(net, node, lambda net: torch.stack([net(step) for step in x]).mean(0), uti
 @pytest.mark.parametrize("host", NATIVE)
 def test_sample_neuron_is_native_and_trains(run_python, sample, host):
     pytest.importorskip(host)
-    code = TRAIN + NATIVE[host] + "print('trained')"
-    assert run_python(code, sample, flags=("-W", "error:adapter")) == "trained"
+    code = "import warnings\nwarnings.filterwarnings('error', 'adapter')\n" + TRAIN + NATIVE[host] + "print('trained')"
+    assert run_python(code, sample, torch=True) == "trained"
 
 
 def test_unhashable_plugin_is_refused_before_it_is_half_registered():
