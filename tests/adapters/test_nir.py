@@ -90,6 +90,7 @@ def same_spikes(net, x, tmp_path, mode="m"):
     return graph, back
 
 
+@pytest.mark.feature("NIR: linear branches, LNM of degree 1", host="SpikingJelly", neuron="DendSN, LNM")
 @pytest.mark.parametrize("name", list(SPIKINGJELLY))
 def test_spikingjelly_round_trip(name, tmp_path):
     net = nn.Sequential(layer.Linear(5, 6), SPIKINGJELLY[name]()).double()
@@ -182,6 +183,7 @@ SPIKINGJELLY_REFUSED = {
 }
 
 
+@pytest.mark.feature("NIR: what it has no nodes for", host="SpikingJelly", neuron="DendSN, LNM, TTFS", result="refused")
 @pytest.mark.parametrize("name", list(SPIKINGJELLY_REFUSED))
 def test_spikingjelly_refuses_before_tracing(name):
     make, reason = SPIKINGJELLY_REFUSED[name]
@@ -228,6 +230,7 @@ SNNTORCH = {
 }
 
 
+@pytest.mark.feature("NIR: linear branches, LNM of degree 1", host="snnTorch", neuron="Dendritic, LNM")
 @pytest.mark.parametrize("name", list(SNNTORCH))
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
 def test_snntorch_round_trip(name, dtype, tmp_path):
@@ -284,6 +287,7 @@ SNNTORCH_REFUSED = {
 }
 
 
+@pytest.mark.feature("NIR: what it has no nodes for", host="snnTorch", neuron="Dendritic, LNM, TTFS", result="refused")
 @pytest.mark.parametrize("name", list(SNNTORCH_REFUSED))
 def test_snntorch_refuses_before_tracing(name, capsys):
     make, reason = SNNTORCH_REFUSED[name]

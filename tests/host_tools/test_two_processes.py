@@ -29,22 +29,26 @@ def train(tool: str, host: str, name: str, folder: Path) -> None:
     assert "rank 1: equal" in other.read_text(), said
 
 
+@pytest.mark.feature("DistributedDataParallel, two processes", host="SpikingJelly", neuron="{name}")
 @pytest.mark.parametrize("name", ["DendSN", "LNM"])
 def test_ddp_equals_one_process_in_spikingjelly(name, tmp_path):
     train("ddp", "spikingjelly", name, tmp_path)
 
 
 @pytest.mark.xfail(strict=True, reason="DDP's default takes the states of rank 0 for all ranks': they are buffers")
+@pytest.mark.feature("DistributedDataParallel, two processes", host="snnTorch", neuron="{name}")
 @pytest.mark.parametrize("name", ["Dendritic", "LNM"])
 def test_ddp_equals_one_process_in_snntorch(name, tmp_path):
     train("ddp", "snntorch", name, tmp_path)
 
 
+@pytest.mark.feature("FSDP2 and distributed checkpoints, two processes", host="SpikingJelly", neuron="{name}")
 @pytest.mark.parametrize("name", ["DendSN", "LNM"])
 def test_fsdp2_and_its_checkpoints_equal_one_process_in_spikingjelly(name, tmp_path):
     train("fsdp2", "spikingjelly", name, tmp_path)
 
 
+@pytest.mark.feature("FSDP2 and distributed checkpoints, two processes", host="snnTorch", neuron="{name}")
 @pytest.mark.parametrize("name", ["Dendritic", "LNM"])
 def test_fsdp2_and_its_checkpoints_equal_one_process_in_snntorch(name, tmp_path):
     train("fsdp2", "snntorch", name, tmp_path)

@@ -52,6 +52,7 @@ def node_counts(cls, **arguments):
 # -- hand-computed ---------------------------------------------------------------------------------------------------
 
 
+@pytest.mark.feature("SpikingJelly: operation counters", host="SpikingJelly", neuron="DendSN")
 def test_dendsn_by_hand():
     """branches=2, shared, leaky_relu, hard reset: per neuron and step
     gain 2x, offset 2+, leak 2x 2+, f 2x 2<, strength 2x 1+, direct 1x 1+; soma 3+ 1x; fire 1+ 1<; reset 2+ 2x."""
@@ -73,6 +74,7 @@ def test_published_dendsn_by_hand():
     assert ours["ACCounter"] == (additions - 2) * STEPS
 
 
+@pytest.mark.feature("SpikingJelly: operation counters", host="SpikingJelly", neuron="LNM")
 @pytest.mark.parametrize("degree", [1, 2, 3, 5])
 @pytest.mark.parametrize("v_reset", [0.0, None])
 @pytest.mark.parametrize("clamp", [None, (-1, 1)])
@@ -89,6 +91,7 @@ def test_lnm_by_hand(degree, v_reset, clamp):
     assert ours["MACCounter"] == (degree - 1) * STEPS
 
 
+@pytest.mark.feature("SpikingJelly: operation counters", host="SpikingJelly", neuron="TTFS")
 def test_ttfs_by_hand():
     """window of 4: charge 4x 3+, scale 1x, m 1x 3<, emission 4<; the products of the charge are weighted."""
     node = neuron.TTFS(steps=4, step_mode="m")
@@ -231,6 +234,7 @@ def _network(node):
     )
 
 
+@pytest.mark.feature("SpikingJelly: simple energy", host="SpikingJelly", neuron="DendSN, LNM")
 @pytest.mark.parametrize("name", list(DENDRITIC))
 def test_energy_is_no_less_than_a_point_network_s(name):
     x = torch.rand(4, N, 5)
@@ -323,6 +327,7 @@ def test_other_operators_have_no_list():
 # -- other tools -----------------------------------------------------------------------------------------------------
 
 
+@pytest.mark.feature("SpikingJelly: vision configuration", host="SpikingJelly", neuron="DendSN, LNM, TTFS")
 def test_vision_configuration_finds_classes_by_their_own_path():
     config = pytest.importorskip("spikingjelly.activation_based.distributed.vision.config")
     for cls in (neuron.DendSN, neuron.LNM, neuron.TTFS):
@@ -342,6 +347,7 @@ def test_vision_configuration_finds_classes_by_their_own_path():
     assert config._resolve_neuron_config(config.NeuronConfig(path))[0] is neuron.DendSN
 
 
+@pytest.mark.feature("SpikingJelly: Lynxi export", host="SpikingJelly", neuron="DendSN", result="refused")
 def test_lynxi_export_refuses():
     lynxi = pytest.importorskip("spikingjelly.activation_based.lynxi_exchange")
     with pytest.raises(ValueError, match="m_in is a DendSN"):
