@@ -57,6 +57,8 @@ def by_autograd(net, x):
     return {name: zeros[name] if value is None else value for name, value in zip(parameters, found, strict=True)}
 
 
+@pytest.mark.feature("torch.func: grad, vmap of grad", host="SpikingJelly", neuron="DendSN, LNM, TTFS")
+@pytest.mark.feature("torch.func: grad, vmap of grad", host="snnTorch", neuron="Dendritic, LNM, TTFS")
 def test_grad_and_gradients_per_sample(net, x):
     expected, parameters = by_autograd(net, x), dict(net.named_parameters())
     assert any(value.any() for value in expected.values())
@@ -66,6 +68,8 @@ def test_grad_and_gradients_per_sample(net, x):
     torch.testing.assert_close({name: value.sum(0) for name, value in single.items()}, expected)
 
 
+@pytest.mark.feature("torch.func: jacrev", host="SpikingJelly", neuron="DendSN, LNM, TTFS")
+@pytest.mark.feature("torch.func: jacrev", host="snnTorch", neuron="Dendritic, LNM, TTFS")
 def test_jacrev(net, x):
     weight = net[0].weight
     found = jacrev(lambda weight: spikes(net, x[:, :2], {"0.weight": weight}))(weight)
@@ -75,6 +79,8 @@ def test_jacrev(net, x):
         torch.testing.assert_close(found.reshape(-1, 4, 3)[i], row)
 
 
+@pytest.mark.feature("torch.func: vmap over inputs", host="SpikingJelly", neuron="DendSN, LNM, TTFS")
+@pytest.mark.feature("torch.func: vmap over inputs", host="snnTorch", neuron="Dendritic, LNM, TTFS")
 def test_maps_over_inputs_leave_the_neuron_usable(net, x):
     expected = spikes(net, x)
     found = vmap(lambda x: spikes(net, x), in_dims=1, out_dims=1)(x.unsqueeze(2))
@@ -82,6 +88,8 @@ def test_maps_over_inputs_leave_the_neuron_usable(net, x):
     assert torch.equal(spikes(net, x), expected)
 
 
+@pytest.mark.feature("torch.func: vmap over stacked parameters", host="SpikingJelly", neuron="DendSN, LNM, TTFS")
+@pytest.mark.feature("torch.func: vmap over stacked parameters", host="snnTorch", neuron="Dendritic, LNM, TTFS")
 def test_maps_over_stacked_parameters(net, x):
     nets = [net, copy.deepcopy(net)]
     with torch.no_grad():

@@ -53,6 +53,8 @@ def test_states_are_no_buffers(net):
     assert not {name.split(".")[-1] for name in before} & {"mem", "v", "v_dend", "charge", "clock"}
 
 
+@pytest.mark.feature("AveragedModel made before the first call", host="SpikingJelly", neuron="DendSN, LNM")
+@pytest.mark.feature("AveragedModel made before the first call", host="snnTorch", neuron="Dendritic, LNM, TTFS")
 @pytest.mark.parametrize("use_buffers", [False, True])
 def test_averaged_models_may_be_made_at_any_time(net, use_buffers):
     averaged = AveragedModel(net, use_buffers=use_buffers)
@@ -66,6 +68,8 @@ def test_averaged_models_may_be_made_at_any_time(net, use_buffers):
     assert torch.equal(spikes(averaged, x), spikes(net, x))
 
 
+@pytest.mark.feature("torch.compile, steps, any batch size", host="SpikingJelly", neuron="DendSN, LNM")
+@pytest.mark.feature("torch.compile, steps, any batch size", host="snnTorch", neuron="Dendritic, LNM, TTFS")
 @pytest.mark.parametrize("dynamic", [None, True])
 def test_compiled_steps_take_batches_of_any_size(net, dynamic):
     torch._dynamo.reset()
@@ -80,6 +84,8 @@ def test_compiled_steps_take_batches_of_any_size(net, dynamic):
     assert graphs.frame_count <= 4
 
 
+@pytest.mark.feature("torch.export, dynamic batch", host="SpikingJelly", neuron="DendSN, LNM")
+@pytest.mark.feature("torch.export, dynamic batch", host="snnTorch", neuron="Dendritic, LNM")
 @pytest.mark.parametrize("net", LEARNED, indirect=True)
 def test_export_with_a_batch_of_any_size(net):
     batch = {0: torch.export.Dim("batch")}
@@ -88,6 +94,8 @@ def test_export_with_a_batch_of_any_size(net):
     assert torch.equal(program(x), net(x))
 
 
+@pytest.mark.feature("training after inference mode", host="SpikingJelly", neuron="DendSN, LNM")
+@pytest.mark.feature("training after inference mode", host="snnTorch", neuron="Dendritic, LNM, TTFS")
 def test_training_goes_on_from_inference_mode(net):
     x = 2 * torch.rand(8, 2, 3)
     whole = spikes(net, x)
@@ -100,6 +108,8 @@ def test_training_goes_on_from_inference_mode(net):
     assert torch.equal(torch.cat([first, second]), whole)
 
 
+@pytest.mark.feature("deepcopy amid a sequence", host="SpikingJelly", neuron="DendSN, LNM")
+@pytest.mark.feature("deepcopy amid a sequence", host="snnTorch", neuron="Dendritic, LNM, TTFS")
 def test_copies_amid_a_sequence_go_on(net):
     x = 2 * torch.rand(8, 2, 3)
     whole = spikes(net, x)
@@ -110,6 +120,12 @@ def test_copies_amid_a_sequence_go_on(net):
         assert torch.equal(torch.cat([first, spikes(one, x[4:])]), whole)
 
 
+@pytest.mark.feature(
+    "torch.utils.checkpoint, states from outside", host="SpikingJelly", neuron="DendSN, LNM", result="refused"
+)
+@pytest.mark.feature(
+    "torch.utils.checkpoint, states from outside", host="snnTorch", neuron="Dendritic, LNM", result="refused"
+)
 @pytest.mark.parametrize("net", LEARNED, indirect=True)
 @pytest.mark.parametrize("reentrant", [False, True])
 def test_a_checkpoint_with_states_from_outside_is_refused(net, reentrant):

@@ -35,7 +35,6 @@ def test_ddp_equals_one_process_in_spikingjelly(name, tmp_path):
     train("ddp", "spikingjelly", name, tmp_path)
 
 
-@pytest.mark.xfail(strict=True, reason="DDP's default takes the states of rank 0 for all ranks': they are buffers")
 @pytest.mark.feature("DistributedDataParallel, two processes", host="snnTorch", neuron="{name}")
 @pytest.mark.parametrize("name", ["Dendritic", "LNM"])
 def test_ddp_equals_one_process_in_snntorch(name, tmp_path):

@@ -188,7 +188,7 @@ class Program:
             functional.detach_net(self.net)
         else:
             for node, _, layer in self.neurons():
-                if layer.kind == "point":  # detach_hidden does not see copies
+                if layer.kind == "point" and self.random_convert is None:  # detach_hidden does not see copies
                     node.mem = node.mem.detach()
                 else:
                     node.detach_mem()
