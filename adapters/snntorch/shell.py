@@ -286,6 +286,10 @@ class Shell(Stateful):
         threshold = self.threshold
         plain = threshold.numel() == 1 and not threshold.is_meta
         text = f"threshold={threshold.item():g}" if plain else f"threshold={list(threshold.shape)}"
+        if self.takes_beta:
+            beta = get_beta(self).detach()
+            one = beta.numel() == 1 and type(beta) is Tensor and not beta.is_meta
+            text = (f"beta={beta.item():g}, " if one else f"beta={list(beta.shape)}, ") + text
         text += f", reset_mechanism={self._reset_mechanism}, reset_delay={self.reset_delay}"
         flags = ("init_hidden", "output", "inhibition")
         return text + "".join(f", {flag}=True" for flag in flags if getattr(self, flag))

@@ -126,6 +126,11 @@ class SpikingJellyAdapter(HostAdapter):
             arguments["tau"], arguments["decay_input"] = math.inf, False
         return arguments
 
+    def build(self, name: str, arguments: Mapping[str, Any]) -> nn.Module:
+        if "beta" in arguments:  # the user's, which wins over what was read
+            arguments = {key: value for key, value in arguments.items() if key != "tau"}
+        return super().build(name, arguments)
+
     def learned_back(self, original: nn.Module, node: nn.Module) -> None:
         if self._leaky().get(type(original)) != "ParametricLIFNode":
             return

@@ -28,6 +28,8 @@ from .surrogates import read_surrogate
 
 __all__ = ["PluginNode", "node_class"]
 
+_TAU = 2.0  # LIFNode's default
+
 
 class PluginNode(NodeBase):
     """A registered neuron model as a SpikingJelly node; subclasses name the model. See :func:`node_class`."""
@@ -38,7 +40,7 @@ class PluginNode(NodeBase):
     def __init__(
         self,
         *model_arguments: Any,
-        tau: float = 2.0,
+        tau: float = _TAU,
         decay_input: bool | None = None,
         v_threshold: float | Tensor = 1.0,
         v_reset: float | None = 0.0,
@@ -59,6 +61,8 @@ class PluginNode(NodeBase):
             )
         given = {"beta", "rest", "theta"} & set(options)
         if accepts(model_class, "beta"):
+            if "beta" in options and tau != _TAU:
+                raise TypeError(f"tau is {tau!r} and beta is {options['beta']!r}; give one of them, beta = 1 - 1 / tau")
             options.setdefault("beta", 1 - 1 / _number("tau", tau, above=1.0))
             if accepts(model_class, "decay_input"):
                 auto = inspect.signature(model_class.__init__).parameters["decay_input"].default
@@ -237,8 +241,14 @@ class PluginNode(NodeBase):
 
     def extra_repr(self) -> str:
         once = ", fire_once=True" if self.fire_once else ""
-        tau = "" if self.tau is None else f", tau={self.tau}"
-        return super().extra_repr() + tau + once
+        return super().extra_repr() + self._decay_repr() + once
+
+    def _decay_repr(self) -> str:
+        """The soma's decay as it was given: by ``tau``, or by ``beta``."""
+        tau = self.tau
+        if tau is None or isinstance(tau, Tensor):
+            return "" if tau is None else f", tau={tau}"
+        return f", tau={tau}" if tau == self._tau else f", beta={read_decay(self.model).item():g}"
 
 
 _HOST_SIGNATURE = inspect.Signature(

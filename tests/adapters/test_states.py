@@ -274,3 +274,17 @@ def test_a_model_says_which_arguments_the_hosts_fill_in():
 def test_what_hosts_arguments_cannot_be_is_said_when_the_node_is_made(build, error, text):
     with pytest.raises(error, match=text):
         build()
+
+
+def test_tau_and_beta_together_are_refused_and_the_repr_shows_what_was_given():
+    with pytest.raises(TypeError, match=r"tau is 5 and beta is 0.9; give one of them"):
+        neuron.DendSN(tau=5, beta=0.9)
+    assert "beta=0.9" in repr(neuron.DendSN(beta=0.9))
+    assert "tau=" not in repr(neuron.DendSN(beta=0.9))
+    node = neuron.LNM(tau=3.0)
+    assert "tau=3.0" in repr(node)
+    node.model.set_decay(0.75)
+    assert "beta=0.75" in repr(node)
+    assert repr(snn.LNM(beta=0.9)).startswith("LNM(\n  beta=0.9, threshold=1,")
+    with torch.device("meta"):
+        assert "beta=" in repr(snn.Dendritic(beta=0.9))
