@@ -84,8 +84,7 @@ def windows_last_too_long(patch: Patch) -> None:
 def copies_lose_their_states(patch: Patch) -> None:
     def empty(self, original):
         state = original()
-        buffers = {name: value * 0 if name in self._state_names else value for name, value in state["_buffers"].items()}
-        return state | {"_buffers": buffers}
+        return state | {name: state[name] * 0 for name in self._state_names}
 
     around(patch, Shell, "__getstate__", empty)
 
