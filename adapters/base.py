@@ -316,7 +316,8 @@ def read_decay(model: nn.Module) -> Tensor:
 
     Carries a gradient where it is learned.
     """
-    decay: Tensor = getattr(model, "decay") if hasattr(type(model), "decay") else torch.as_tensor(model.beta)  # noqa: B009
+    target: Any = model
+    decay: Tensor = target.decay if hasattr(type(model), "decay") else torch.as_tensor(target.beta)
     return decay
 
 

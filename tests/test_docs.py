@@ -12,9 +12,11 @@ import re
 from pathlib import Path
 
 import pytest
+import typer
 from places import ROOT
 
 import snn_dendrite_plugin
+from snn_dendrite_plugin import cli
 
 os.environ.setdefault("MPLBACKEND", "Agg")
 
@@ -59,9 +61,13 @@ def _tidy(tmp_path, monkeypatch):
     matplotlib.pyplot.close("all")
 
 
+# Pages that show commands, figures or rooms, not how to write Python.
+WITHOUT_CODE = {"architecture.md", "commands.md", "index.md", "performance.md", "run.md", "zoo.md"}
+
+
 def test_there_are_blocks_in_every_page_that_teaches():
     with_code = {param.values[0].name for param in blocks()}
-    assert {"README.md", "neurons.md"} <= with_code
+    assert with_code == {page.name for page in PAGES} - WITHOUT_CODE
 
 
 @pytest.mark.usefixtures("_tidy")
@@ -88,12 +94,35 @@ def test_docstring_examples(name):
     assert result.failed == 0, f"{result.failed} of {result.attempted} examples in {name}"
 
 
+WRITTEN = [*PAGES, ROOT / "CONTRIBUTING.md"]
 LINK = re.compile(r"\]\(([^)#\s]+)\)|src=\"([^\"]+)\"")
 
 
-@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
+@pytest.mark.parametrize("page", WRITTEN, ids=lambda page: page.name)
 def test_links_to_files_lead_somewhere(page):
     for pair in LINK.findall(page.read_text()):
         target = pair[0] or pair[1]
         if not re.match(r"[a-z]+:", target):
             assert (page.parent / target).exists(), f"{page.name} links to {target}"
+
+
+PLACE = re.compile(r"(?<![\w./-])((?:snn_dendrite_plugin|adapters|kernels|csrc|tests|examples|docs)/[\w./-]*\w)")
+
+
+@pytest.mark.parametrize("page", WRITTEN, ids=lambda page: page.name)
+def test_files_and_folders_that_are_named_exist(page):
+    for name in PLACE.findall(page.read_text()):
+        if "HOST" not in name:  # a pattern
+            assert any((root / name).exists() for root in (ROOT, ROOT / "kernels")), f"{page.name} names {name}"
+
+
+@pytest.mark.parametrize("page", WRITTEN, ids=lambda page: page.name)
+def test_commands_and_options_that_are_shown_exist(page):
+    group = typer.main.get_command(cli.app)
+    context = group.make_context("snn-dendrite", ["list"])
+    for name, rest in re.findall(r"snn-dendrite ([a-z]+)\b([^`\n|#]*)", page.read_text()):
+        assert name in group.list_commands(context), f"{page.name} shows snn-dendrite {name}"
+        command = group.get_command(context, name).load()
+        known = {flag for parameter in command.params for flag in (*parameter.opts, *parameter.secondary_opts)}
+        own = rest.split(".py")[0]  # what follows a script is the script's
+        assert set(re.findall(r"(?<!\S)--[a-z][\w-]*", own)) <= known | {"--help"}, f"{page.name}: {name}{rest}"

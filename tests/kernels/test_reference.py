@@ -44,7 +44,7 @@ def trace(inputs, settings):
 
 
 class TestHandTraces:
-    """Every number below is worked out by hand from equations.md."""
+    """Every number below is worked out by hand from the equations in the contract."""
 
     def test_lif_hard_reset(self):
         # h: .6 | .3+.6=.9 | .45+.6=1.05 fires -> 0 | .6
