@@ -58,6 +58,7 @@ struct Engine_ {
   // what the loops are given: made once, since a wide load of a struct just written by parts stalls
   SomaParameters<S> soma;
   SomaSums<S> soma_sums;
+  Sum<S>* all_sums;  // of every row
   BranchParameters<S>* branch;
   BranchSums<S>* branch_sums;
   const S* upcoming = nullptr;  // where the next block's input starts
@@ -88,22 +89,25 @@ struct Engine_ {
       sums = take_of<double>(rows);
       trail = take_states(length + 1), trail_h = take(length), trail_x = take(length * fan);
       starts = take_states(segments);
-      soma_sums.theta = take_of<Sum<S>>(at.coefficients());
+      all_sums = take_of<Sum<S>>(rows);
     }
     x_rows = take_of<const S*>((backwards ? grid.segment : 1) * fan);
     ahead = take_of<const S*>(fan);
     branch = take_of<BranchParameters<S>>(B), branch_sums = take_of<BranchSums<S>>(B);
     if (!memory) return;
     memset(zero, 0, size_t(width) * sizeof(S));
-    soma = {row(at.theta()), row(at.threshold()), row(rows),         row(rows + 1), parameter_width, K,
-            S(call.v_reset), S(call.clamp_low),   S(call.clamp_high)};
+#define SD_ROW(name, rows, absent) soma.name = row(at.name());
+    SD_SOMA_PARAMETERS(SD_ROW)
+    soma.level = row(rows), soma.tail = row(rows + 1), soma.width = parameter_width, soma.degree = K;
+    soma.v_reset = S(call.v_reset), soma.low = S(call.clamp_low), soma.high = S(call.clamp_high);
     for (int b = 0; b < B; ++b)
       branch[b] = {row(at.alpha(b)), row(at.gain(b)), row(at.offset(b)), row(at.strength(b)), row(at.direct())};
     if (!backwards) return;
     for (int b = 0; b < B; ++b)
       branch_sums[b] = {sum(at.alpha(b)), sum(at.gain(b)), sum(at.offset(b)), sum(at.strength(b)), sum(at.direct())};
-    for (int k = 0; k <= K; ++k) soma_sums.theta[k] = sum(at.theta(k));
-    soma_sums.threshold = sum(at.threshold());
+    for (int r = 0; r < rows; ++r) all_sums[r] = sum(r);
+#define SD_SUM(name, rows, absent) soma_sums.name = all_sums + at.name();
+    SD_SOMA_PARAMETERS(SD_SUM)
   }
 
   S* row(int index) const { return parameters + int64_t(index) * parameter_width; }

@@ -42,14 +42,16 @@ struct BranchSums {
 };
 template <class S>
 struct SomaParameters {
-  const S *theta, *threshold, *level, *tail;  // theta's rows lie `width` apart
+#define SD_ROW_OF(name, rows, absent) const S* name;
+  SD_SOMA_PARAMETERS(SD_ROW_OF)  // a parameter's rows lie `width` apart
+  const S *level, *tail;
   int width, degree;
   S v_reset, low, high;
 };
 template <class S>
 struct SomaSums {
-  Sum<S>* theta;
-  Sum<S> threshold;
+#define SD_SUM_OF(name, rows, absent) Sum<S>* name;
+  SD_SOMA_PARAMETERS(SD_SUM_OF)
 };
 
 // The soma's parameters as a loop holds them; [i] are those of a lane.

@@ -8,14 +8,16 @@
 #define SD_CONSTANT constexpr
 #endif
 
-#define SD_PARAMETERS(ROW)      \
-  ROW(alpha, branches, 0)       \
-  ROW(gain, branches, 1)        \
-  ROW(offset, branches, 0)      \
-  ROW(strength, branches, 0)    \
-  ROW(direct, 1, 0)             \
+#define SD_SOMA_PARAMETERS(ROW) \
   ROW(theta, coefficients(), 0) \
   ROW(threshold, 1, 0)
+#define SD_PARAMETERS(ROW)   \
+  ROW(alpha, branches, 0)    \
+  ROW(gain, branches, 1)     \
+  ROW(offset, branches, 0)   \
+  ROW(strength, branches, 0) \
+  ROW(direct, 1, 0)          \
+  SD_SOMA_PARAMETERS(ROW)
 
 #define SD_NUMBER(name, rows, absent) PARAMETER_##name,
 enum Parameter { SD_PARAMETERS(SD_NUMBER) PARAMETERS };

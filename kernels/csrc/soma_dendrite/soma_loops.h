@@ -92,6 +92,7 @@ template <int R, int W, bool DETACH, class P, class S>
 static void fire_backward_row(int n, const SomaParameters<S>& p, const SomaRows<S>& rows_, const SomaSums<S>& sums) {
   const SomaLanes<P, S> soma(p);
   const SomaRows<S> rows = rows_;  // a copy vectorises together with a reduction
+  const Sum<S>& g_threshold = *sums.threshold;
   S all_threshold = 0;
 #pragma omp simd reduction(+ : all_threshold)
   for (int i = 0; i < n; ++i) {
@@ -99,9 +100,9 @@ static void fire_backward_row(int n, const SomaParameters<S>& p, const SomaRows<
     const FireGradients<S> g = fire_backward<R, W, DETACH>(rows.g_spike[i], rows.g_u[i], rows.h[i], r,
                                                            S(1) - rows.fired[i], rows.slope[i], soma[i]);
     rows.g_h[i] = g.h;
-    SD_ADD(all_threshold, sums.threshold, g.threshold);
+    SD_ADD(all_threshold, g_threshold, g.threshold);
   }
-  if (!P::PER_LANE) *sums.threshold.sum += double(all_threshold);
+  if (!P::PER_LANE) *g_threshold.sum += double(all_threshold);
 }
 
 // The same, and on to g_u of u before the step, with a polynomial of degree K, 1 or 3; adds to theta's gradients, too.
@@ -112,7 +113,7 @@ static void soma_backward(int n, const SomaParameters<S>& p, const SomaRows<S>& 
   const P theta1(p.theta + p.width), theta2(p.theta + (K == 3 ? 2 : 0) * p.width),
       theta3(p.theta + (K == 3 ? 3 : 0) * p.width);
   const Sum<S>&g0 = sums.theta[0], &g1 = sums.theta[1], &g2 = sums.theta[K == 3 ? 2 : 0],
-        &g3 = sums.theta[K == 3 ? 3 : 0], &g_threshold = sums.threshold;
+        &g3 = sums.theta[K == 3 ? 3 : 0], &g_threshold = *sums.threshold;
   S all_threshold = 0, all0 = 0, all1 = 0, all2 = 0, all3 = 0;
 #pragma omp simd reduction(+ : all_threshold, all0, all1, all2, all3)
   for (int i = 0; i < n; ++i) {

@@ -8,26 +8,33 @@ capitals are sizes and what is known when a kernel is compiled. ``p`` alone are 
 the :class:`Static` a kernel is compiled for. A plain name is a value per lane, or a tuple of them.
 """
 
+import math
 from dataclasses import dataclass, make_dataclass
 from typing import Any, NamedTuple
 
 import triton
 import triton.language as tl
 
-from ..contract import PARAMETERS
+from ..contract import PARAMETERS, columns
 from .tables import activation, surrogate_derivative
 
 ABSENT, PER_LAYER, PER_CHANNEL = 0, 1, 2
 
 
-PerParameter = make_dataclass("PerParameter", [(name, int) for name in PARAMETERS], frozen=True)
+def _of(self: Any, i: int) -> int:
+    """The number of ``PARAMETERS[i]``."""
+    return getattr(self, PARAMETERS[i])
+
+
+PerParameter = make_dataclass(
+    "PerParameter", [(name, int) for name in PARAMETERS], frozen=True, namespace={"__getitem__": _of}
+)
 
 
 def per_parameter(modes: dict[str, int], branches: int, coefficients: int) -> dict[str, Any]:
     """The fields of :class:`Static` that number the parameters, from their modes: how many values a neuron has of each,
     and where they lie among the values of all, the sums of their gradients."""
-    count = dict.fromkeys(PARAMETERS, branches) | {"direct": 1, "theta": coefficients, "threshold": 1}
-    count = {name: size * (modes[name] != ABSENT) for name, size in count.items()}
+    count = {name: math.prod(columns(name, branches, coefficients)) * (modes[name] != ABSENT) for name in PARAMETERS}
     at, sums = {}, 0
     for name in PARAMETERS:
         at[name] = sums
@@ -357,17 +364,13 @@ def _load_parameter(p, i_c, MODE: tl.constexpr, COUNT: tl.constexpr):
 
 
 @triton.jit
-def load_parameters(
-    p_alpha, p_gain, p_offset, p_strength, p_direct, p_theta, p_threshold, v_reset, low, high, c, S: tl.constexpr
-):
+def load_parameters(p_parameters, v_reset, low, high, c, S: tl.constexpr):
+    """A neuron's parameters; ``p_parameters`` are their pointers, in the order of ``PARAMETERS``."""
+    values = ()
+    for i in tl.static_range(len(p_parameters)):
+        values = values + (_load_parameter(p_parameters[i], c, S.mode[i], S.count[i]),)
     return Parameters(
-        _load_parameter(p_alpha, c, S.mode.alpha, S.count.alpha),
-        _load_parameter(p_gain, c, S.mode.gain, S.count.gain),
-        _load_parameter(p_offset, c, S.mode.offset, S.count.offset),
-        _load_parameter(p_strength, c, S.mode.strength, S.count.strength),
-        _load_parameter(p_direct, c, S.mode.direct, S.count.direct),
-        _load_parameter(p_theta, c, S.mode.theta, S.count.theta),
-        _load_parameter(p_threshold, c, S.mode.threshold, S.count.threshold),
+        *values,
         tl.full((), v_reset, S.dtype),
         tl.full((), low, S.dtype),
         tl.full((), high, S.dtype),

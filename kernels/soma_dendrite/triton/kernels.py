@@ -82,7 +82,7 @@ def _load_state(p_u, p_v, p_fired, o_state, o_v, L, S: tl.constexpr):
 
 @triton.jit(do_not_specialize=["T", "N", "J"])
 def forward_kernel(
-    p_x, p_u, p_v, p_fired, p_alpha, p_gain, p_offset, p_strength, p_direct, p_theta, p_threshold,
+    p_x, p_u, p_v, p_fired, p_parameters,
     p_s, p_u_last, p_v_last, p_fired_last, p_trace,
     T, N, C, L, J, M, stride_t, stride_n, stride_c, stride_b, stride_l,
     v_reset: tl.float64, low: tl.float64, high: tl.float64, blocks_c,
@@ -93,7 +93,7 @@ def forward_kernel(
     SEGMENT: tl.constexpr = S.segment
     i_program = tl.program_id(0)
     c, n, position, mask = _lanes(i_program % blocks_c, i_program // blocks_c, N, C, L, J, S)
-    p = load_parameters(p_alpha, p_gain, p_offset, p_strength, p_direct, p_theta, p_threshold, v_reset, low, high, c, S)
+    p = load_parameters(p_parameters, v_reset, low, high, c, S)
     o_x = _input_offset(n, c, position, stride_n, stride_c, stride_l, S)
     o_state = (n * C + c) * L + position
     o_v = (n * C + c) * B * L + position
@@ -201,7 +201,7 @@ def _load_checkpoint(p, S: tl.constexpr):
 
 @triton.jit(do_not_specialize=["T", "N", "J", "blocks_j", "chunks"])
 def backward_kernel(
-    p_x, p_u, p_v, p_fired, p_alpha, p_gain, p_offset, p_strength, p_direct, p_theta, p_threshold,
+    p_x, p_u, p_v, p_fired, p_parameters,
     p_gs, p_gu_last, p_gv_last, p_g_trace, p_gx, p_gu, p_gv, p_sums, p_scratch,
     T, N, C, L, J, M, stride_t, stride_n, stride_c, stride_b, stride_l,
     stride_gs_t, stride_gs_n, stride_gs_c, stride_gs_l,
@@ -219,7 +219,7 @@ def backward_kernel(
     i_c = i_program % blocks_c
     lane = tl.arange(0, BLOCK)
     c, n, position, mask = _lanes(i_c, 0, N, C, L, J, S)
-    p = load_parameters(p_alpha, p_gain, p_offset, p_strength, p_direct, p_theta, p_threshold, v_reset, low, high, c, S)
+    p = load_parameters(p_parameters, v_reset, low, high, c, S)
     a = tl.full((), surrogate_a, S.dtype)
     b = tl.full((), surrogate_b, S.dtype)
     sums = ()

@@ -236,7 +236,7 @@ class TritonProvider(LaunchedProvider):
             with on(x.device):
                 _launch(
                     _kernels().forward_kernel, grid.blocks_c * grid.blocks_j,
-                    *inputs, spikes, u, v, fired, u_sequence,
+                    inputs.x, *inputs.states, inputs.parameters, spikes, u, v, fired, u_sequence,
                     t, grid.n, grid.c, grid.positions, grid.n * grid.positions, u.numel(), *grid.x,
                     float(settings.v_reset), float(settings.clamp_low), float(settings.clamp_high),
                     grid.blocks_c, static,
@@ -271,7 +271,8 @@ class TritonProvider(LaunchedProvider):
         with on(x.device):
             _launch(
                 _kernels().backward_kernel, programs,
-                *inputs, g_spikes, g_u, g_v, g_u_sequence, gx, gu, gv, sums, scratch,
+                inputs.x, *inputs.states, inputs.parameters,
+                g_spikes, g_u, g_v, g_u_sequence, gx, gu, gv, sums, scratch,
                 t, grid.n, grid.c, grid.positions, grid.n * grid.positions, inputs.u.numel(), *grid.x, *grid.gs,
                 float(settings.v_reset), float(settings.clamp_low), float(settings.clamp_high),
                 float(settings.surrogate_a), float(settings.surrogate_b),
