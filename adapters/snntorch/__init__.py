@@ -11,9 +11,10 @@ from __future__ import annotations
 import importlib
 from typing import Any
 
+import snntorch  # noqa: F401  before any module here: its import installs the models, by way of the adapter
+
 
 def __getattr__(name: str) -> Any:
     if name.startswith("_"):
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    importlib.import_module("snntorch")  # first: it installs the models
     return importlib.import_module(".adapter", __name__).adapter.resolve(name)

@@ -304,3 +304,18 @@ def install_toy(tmp_path):
     (metadata / "METADATA").write_text("Metadata-Version: 2.1\nName: toy-plugin\nVersion: 1.0\n")
     (metadata / "entry_points.txt").write_text("[snn_dendrite_plugin]\ntoy = toyplugin\n")
     return site
+
+
+@pytest.mark.parametrize(
+    "module", ["snntorch.shell", "snntorch.surrogates", "spikingjelly.adapter", "spikingjelly.shell"]
+)
+def test_an_adapter_s_module_may_be_what_is_imported_first(module, run_python):
+    code = f"""
+import warnings
+warnings.filterwarnings("error", message=".*neuron model.*")
+import snn_dendrite_plugin.adapters.{module}
+import snntorch
+from spikingjelly.activation_based import neuron
+print(snntorch.Dendritic.__name__, neuron.DendSN.__name__)
+"""
+    assert run_python(code, torch=True) == "Dendritic DendSN"
