@@ -172,6 +172,7 @@ def change_input(node):
     node.decay_input = False
 
 
+@pytest.mark.feature("tau, v_reset, decay_input set in place", host="SpikingJelly", neuron="DendSN, LNM")
 @pytest.mark.parametrize("change", [change_tau, change_reset, to_soft, change_input])
 @pytest.mark.parametrize("make", [
     lambda **k: neuron.LNM(**k), lambda **k: neuron.DendSN(3, **k), lambda **k: neuron.DendSN(3, degree=2, **k),

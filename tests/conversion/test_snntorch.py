@@ -222,6 +222,7 @@ def test_other_hosts_leave_the_model_alone(monkeypatch):
     assert type(sdp.revert(net)[2]) is snn.Leaky
 
 
+@pytest.mark.feature("pickle of a converted network", host="snnTorch", neuron="Dendritic, LNM")
 @pytest.mark.parametrize("to", ["DendSN", "LNM"])
 @pytest.mark.parametrize("options", [{}, {"spike_grad": surrogate.fast_sigmoid(slope=10)}, {"surrogate_disable": True},
                                      {"reset_mechanism": "zero", "reset_delay": False}])  # fmt: skip

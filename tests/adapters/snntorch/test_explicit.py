@@ -46,6 +46,7 @@ def run(step, x, mem):
     return torch.stack(spikes), mem
 
 
+@pytest.mark.feature("snnTorch: explicit mem, begun with own zeros", host="snnTorch", neuron="Dendritic, LNM, TTFS")
 def test_own_zeros_begin_a_sequence(make):
     net, lif, x = nn.Linear(6, 6), make(), data()
 
@@ -61,6 +62,7 @@ def test_own_zeros_begin_a_sequence(make):
         assert torch.equal(a, b)
 
 
+@pytest.mark.feature("snnTorch: explicit mem, two sequences in turn", host="snnTorch", neuron="Dendritic, LNM, TTFS")
 def test_two_sequences_in_turn_do_not_mix(make):
     lif, a, b = make(), data(), data(7)
     alone = [run(lif, x, zeros(x))[0] for x in (a, b)]

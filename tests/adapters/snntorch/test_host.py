@@ -98,6 +98,7 @@ def data():
     return [(x, torch.tensor([0, 1] * 4))] * 2
 
 
+@pytest.mark.feature("snnTorch: BPTT, TBPTT, RTRL", host="snnTorch", neuron="{name}")
 @pytest.mark.parametrize("place", ["last", "hidden"])
 @pytest.mark.parametrize(("method", "kwargs"), [("BPTT", {}), ("TBPTT", {"K": 2}), ("TBPTT", {"K": 4}), ("RTRL", {})])
 @pytest.mark.parametrize("name", ["Dendritic", "LNM"])
@@ -118,6 +119,21 @@ def test_backprop_trains(name, method, kwargs, place):
     assert torch.isfinite(loss)
     assert any(not torch.equal(a, b) for a, b in zip(before, neuron.parameters(), strict=True))
     assert not optimizer._optimizer_step_post_hooks
+
+
+def test_first_spikes_train_over_windows_not_step_by_step():
+    from snntorch import backprop
+
+    torch.manual_seed(0)
+    net = nn.Sequential(nn.Linear(4, 2), snn.TTFS(3, bias=[0.3, 0.4], init_hidden=True, output=True))
+    x, optimizer = torch.rand(8, 4), torch.optim.SGD(net.parameters(), lr=0.1)
+    batches = [(x, torch.tensor([0, 1] * 4))]
+    with pytest.raises(RuntimeError, match="does not require grad"):
+        backprop.RTRL(net, batches, optimizer, functional.ce_count_loss(), num_steps=6, time_var=False)
+    utils.reset(net)
+    spikes = torch.stack([net(x)[0] for _ in range(6)])
+    (spikes.flatten(1).sum(1) * torch.arange(6.0)).sum().backward()
+    assert net[0].weight.grad.any()
 
 
 def test_truncation_does_not_outlive_the_call():

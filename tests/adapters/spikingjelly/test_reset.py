@@ -38,6 +38,7 @@ def same_twice(net, reset) -> None:
     assert not any(isinstance(m.v, torch.Tensor) for m in net.modules() if isinstance(m, neuron.BaseNode))
 
 
+@pytest.mark.feature("reset after a part was converted or reverted", host="SpikingJelly", neuron="{to}")
 @pytest.mark.parametrize("back", [False, True])
 @pytest.mark.parametrize("to", ["DendSN", "LNM"])
 def test_after_a_part_was_converted_or_reverted(to, back):
