@@ -20,7 +20,7 @@ pytest_plugins = ["pytester"]
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 
 ROOT = Path(__file__).resolve().parent.parent
-BY_NAME = {"gpu", "long", "data"}  # markers of what runs only when `pytest -m` names it
+BY_NAME = {"gpu", "long", "data", "wide"}  # markers of what runs only when `pytest -m` names it
 
 # `python -m pytest` puts the repository root on the path, where the package lies without adapters/ and kernels/, which
 # become its subpackages by being installed.

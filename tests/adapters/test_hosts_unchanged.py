@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import pytest
 
+pytestmark = pytest.mark.wide
+
 USE = {
     "spikingjelly": """
 from spikingjelly.activation_based import encoding, functional, layer, monitor, neuron, surrogate

@@ -21,6 +21,8 @@ from spikingjelly.activation_based import functional, memopt, neuron  # noqa: E4
 
 import snn_dendrite_plugin  # noqa: E402, F401
 
+pytestmark = pytest.mark.wide
+
 NODES = {
     "DendSN": lambda: neuron.DendSN(strength_init=0.3),
     "SpikingJelly LNM": lambda: neuron.LNM(),

@@ -19,6 +19,8 @@ from torch.nn.utils import parametrize
 from torch.optim.swa_utils import AveragedModel
 from torch.utils.checkpoint import checkpoint
 
+pytestmark = pytest.mark.wide
+
 feature = pytest.mark.feature
 
 

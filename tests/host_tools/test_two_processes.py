@@ -9,9 +9,12 @@ import pytest
 from places import SUPPORT
 
 torch = pytest.importorskip("torch")
-pytestmark = pytest.mark.skipif(
-    not (torch.distributed.is_available() and torch.distributed.is_gloo_available()), reason="torch without gloo"
-)
+pytestmark = [
+    pytest.mark.wide,
+    pytest.mark.skipif(
+        not (torch.distributed.is_available() and torch.distributed.is_gloo_available()), reason="torch without gloo"
+    ),
+]
 
 LIMIT = 60  # seconds, of either process
 

@@ -12,6 +12,8 @@ pytest.importorskip("snntorch")
 from programs.mutations import MUTATIONS
 from programs.operations import outcome
 
+pytestmark = pytest.mark.wide
+
 COUNT, LONG = 200, 5000
 # Of a hundred programs, at most so many in which a rounding may have decided, or a potential left for infinity.
 UNDECIDED = 5
