@@ -2,15 +2,10 @@
 
 from __future__ import annotations
 
-import subprocess
-import sys
-
-from places import SUPPORT
+from fresh import run_with_torch
+from places import ROOT, SUPPORT
 
 
-def test_the_page_is_what_the_tests_say(tmp_path):
-    done = subprocess.run(
-        [sys.executable, "-P", SUPPORT / "compatibility.py", "--check"],
-        cwd=SUPPORT.parent.parent, capture_output=True, text=True, timeout=120, check=False,
-    )  # fmt: skip
+def test_the_page_is_what_the_tests_say():
+    done = run_with_torch("-P", SUPPORT / "compatibility.py", "--check", cwd=ROOT)
     assert done.returncode == 0, done.stdout + done.stderr
